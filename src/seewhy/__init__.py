@@ -1,0 +1,74 @@
+"""See why your vision model decided.
+
+Everything public is loaded when it is first asked for, so that `import seewhy` and `seewhy --help` are quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seewhy.comparison import Comparison as Comparison
+    from seewhy.errors import ImageError as ImageError
+    from seewhy.errors import LayerError as LayerError
+    from seewhy.errors import MethodError as MethodError
+    from seewhy.errors import ModelError as ModelError
+    from seewhy.errors import PartialError as PartialError
+    from seewhy.errors import RecordingError as RecordingError
+    from seewhy.errors import RenderError as RenderError
+    from seewhy.errors import SeewhyError as SeewhyError
+    from seewhy.errors import TargetError as TargetError
+    from seewhy.explainer import Explainer as Explainer
+    from seewhy.explanation import Explanation as Explanation
+    from seewhy.face import compare as compare
+    from seewhy.face import explain as explain
+    from seewhy.face import layers as layers
+    from seewhy.images import Preprocess as Preprocess
+    from seewhy.maps import method as method
+    from seewhy.maps import methods as methods
+    from seewhy.models import load as load
+    from seewhy.recorder import Layout as Layout
+    from seewhy.recorder import Needs as Needs
+    from seewhy.recorder import Recording as Recording
+
+_HOME = {
+    "Comparison": "comparison",
+    "Explainer": "explainer",
+    "Explanation": "explanation",
+    "ImageError": "errors",
+    "LayerError": "errors",
+    "Layout": "recorder",
+    "MethodError": "errors",
+    "ModelError": "errors",
+    "Needs": "recorder",
+    "PartialError": "errors",
+    "Preprocess": "images",
+    "Recording": "recorder",
+    "RecordingError": "errors",
+    "RenderError": "errors",
+    "SeewhyError": "errors",
+    "TargetError": "errors",
+    "compare": "face",
+    "explain": "face",
+    "layers": "face",
+    "load": "models",
+    "method": "maps",
+    "methods": "maps",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the public names, in one place
+__version__ = version("seewhy")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'seewhy' has no attribute '{name}'")
+    value = getattr(import_module(f"seewhy.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

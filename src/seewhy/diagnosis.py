@@ -1,0 +1,116 @@
+"""What is wrong with a map, and the next thing to try. No map is blank without a word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+SATURATED = 0.999
+"""Probability from which its own gradient is next to nothing."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        code: a stable word for programs: "non-finite", "zero-gradient", "flat", "all-negative", "one-cell", "saturated",
+            "class-blind".
+        message: what was found.
+        remedy: what to try next.
+    """
+
+    code: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Return both as one line."""
+        return f"{self.message} {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is known about how a map came to be.
+
+    Attributes:
+        method: its name.
+        rectified: only its positive part is shown.
+        class_blind: the method does not depend on the target, though one was asked for.
+        gradient_peak: largest absolute gradient, None where none was needed.
+        outputs_finite: whether the model's output held only finite numbers.
+        probability: the target's probability when that was the question, else None.
+    """
+
+    method: str
+    rectified: bool
+    class_blind: bool
+    gradient_peak: float | None
+    outputs_finite: bool
+    probability: float | None
+
+
+def diagnose(raw: npt.NDArray[np.float32], how: Circumstances) -> tuple[Finding, ...]:
+    """Return what is wrong with a raw map, the gravest first; nothing when all is well."""
+    if not how.outputs_finite:
+        return (
+            Finding(
+                "non-finite", "The model's output holds NaN or infinity.", "Check its weights and the input's range."
+            ),
+        )
+    if not np.isfinite(raw).all():
+        return (
+            Finding(
+                "non-finite", "The map holds NaN or infinity.", "Run the model in float32; check this layer's weights."
+            ),
+        )
+    found = []
+    if how.gradient_peak == 0:
+        found.append(_zero_gradient(how.probability))
+    elif raw.size == 1:
+        found.append(Finding("one-cell", "The layer has one cell; it cannot show a place.", "Choose an earlier layer."))
+    elif float(np.ptp(raw)) <= 1e-6 * float(np.abs(raw).max()):
+        found.append(
+            Finding("flat", f"The map is the same everywhere ({raw.flat[0]:.3g}).", "Choose another layer or method.")
+        )
+    elif how.rectified and raw.max() <= 0:
+        found.append(
+            Finding(
+                "all-negative",
+                "No place speaks for this target at this layer; all values are negative, so nothing is bright.",
+                "Look at the signed map (view='signed', --signed), ask a contrast ('A-vs-B'), or choose another layer.",
+            )
+        )
+    if how.probability is not None and how.probability > SATURATED and how.gradient_peak != 0:
+        found.append(
+            Finding(
+                "saturated",
+                f"The probability is {how.probability:.5f}: its gradient is nearly nothing and the map may be noise.",
+                "Ask for the class itself (its score) instead of its probability.",
+            )
+        )
+    if how.class_blind:
+        found.append(
+            Finding(
+                "class-blind",
+                f"{how.method} does not depend on the target: every class gets this same map.",
+                "Use a method marked class = yes in `seewhy methods` to ask about a class.",
+            )
+        )
+    return tuple(found)
+
+
+def _zero_gradient(probability: float | None) -> Finding:
+    if probability is not None and probability > SATURATED:
+        return Finding(
+            "zero-gradient",
+            f"The probability is {probability:.5f}: saturated, so its gradient is exactly zero.",
+            "Ask for the class itself (its score) instead of its probability.",
+        )
+    return Finding(
+        "zero-gradient",
+        "The gradient is zero at every place of this layer: the score does not depend on it.",
+        "Choose another layer (`seewhy layers` marks the default); in transformers one before the last attention.",
+    )

@@ -1,0 +1,239 @@
+"""The result: frozen, raw and signed; resizing, scaling, colouring and saving are later steps that change nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from seewhy.diagnosis import Finding
+from seewhy.errors import RenderError
+from seewhy.images import Geometry
+from seewhy.recorder import Cost, Layout
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+View = Literal["positive", "signed"]
+Scaling = Literal["per-image", "percentile", "none"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of the model's answer: its index, name, score (logit) and probability (NaN where it has no meaning)."""
+
+    index: int
+    name: str
+    score: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Box:
+    """A region of a map on the original picture, in pixels; right and bottom are one past the last pixel.
+
+    Attributes:
+        left, top, right, bottom: its edges.
+        share: the part of the map's whole positive mass that lies in the region, 0..1.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a model said what it said about one image.
+
+    Attributes:
+        raw: `(*grid)` float32: signed, not scaled, at the layer's resolution. High means "supports the target".
+        geometry: where the model's input lies in the original picture.
+        image: `(height, width, 3)` uint8, the original, upright; None when the input was not a picture.
+        name: the image's name.
+        target: the question in words; `target_index` is the class, if it is about one.
+        score: the number that is explained.
+        prediction: the five likeliest classes.
+        method: the method's name; `options` are its options.
+        layers: the layers' names; `layouts` how each was read.
+        view: "positive": the heat map is the positive part, 0..1; "signed": the map itself, -1..1.
+        cost: what the recording took; several maps may share one.
+        diagnosis: what is wrong with the map and what to try next; empty when nothing is.
+        notes: what was assumed on the way.
+    """
+
+    raw: npt.NDArray[np.float32]
+    geometry: Geometry
+    image: npt.NDArray[np.uint8] | None
+    name: str
+    target: str
+    target_index: int | None
+    score: float
+    prediction: tuple[Prediction, ...]
+    method: str
+    options: Mapping[str, Any]
+    layers: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+    view: View
+    cost: Cost
+    model: str = ""
+    diagnosis: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def layout(self) -> str:
+        """How the layers' outputs were read, in words."""
+        return "; ".join(map(str, self.layouts)) or "the input itself"
+
+    @property
+    def probability(self) -> float | None:
+        """The target class's probability, when it is among the five likeliest."""
+        return next((p.probability for p in self.prediction if p.index == self.target_index), None)
+
+    @cached_property
+    def heatmap(self) -> npt.NDArray[np.float32]:
+        """The map on the original pixels, float32, 0..1 (view "signed": -1..1); what the model did not see is 0."""
+        return self.scaled("per-image")
+
+    @cached_property
+    def seen(self) -> npt.NDArray[np.bool_]:
+        """Which original pixels the model was given; the others were cropped away and have no explanation."""
+        return self.geometry.seen()
+
+    def scaled(
+        self, scaling: Scaling | float = "per-image", *, shape: tuple[int, ...] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return the map on the original pixels under another scale.
+
+        Args:
+            scaling: "per-image": the largest absolute value becomes 1; "percentile": the 99th percentile does, and what is
+                above is clipped; "none": raw values; a number: this raw value becomes 1 (one scale for several images).
+            shape: sample the original at this many pixels instead (a smaller picture of the same view).
+
+        Raises:
+            RenderError: unknown scaling.
+        """
+        geometry = self.geometry if shape is None else self.geometry.viewed_at(shape)
+        finite = np.nan_to_num(self.raw, nan=0.0, posinf=0.0, neginf=0.0)
+        # The ReLU comes before the interpolation, as in the papers: a cell's sign is its own.
+        values = geometry.to_original(finite if self.view == "signed" else np.maximum(finite, 0))
+        if scaling == "none":
+            return values
+        peak = _peak(values, scaling)
+        return np.clip(values / peak, -1, 1) if peak > 0 else values
+
+    def viewed(self, view: View) -> Explanation:
+        """Return the same explanation, shown as "positive" or "signed"."""
+        if view not in ("positive", "signed"):
+            raise RenderError(f"view='{view}' is not known. Known: positive, signed.")
+        return replace(self, view=view)
+
+    def mask(self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None) -> npt.NDArray[np.bool_]:
+        """Return where the heat map is high, on the original pixels.
+
+        Args:
+            threshold: "otsu", or a value of the heat map, 0..1.
+            top: instead, this part of the seen pixels (0.2: the highest fifth).
+
+        Raises:
+            RenderError: a threshold or part outside 0..1.
+        """
+        positive = np.maximum(self.heatmap, 0)
+        if positive.max() <= 0:
+            return np.zeros(positive.shape, bool)
+        return positive > _threshold(positive[self.seen], threshold, top)
+
+    def boxes(
+        self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None, least: float = 0.01
+    ) -> list[Box]:
+        """Return the connected regions of :meth:`mask` as boxes, the one with the largest share of the map first.
+
+        Args:
+            threshold, top: as in :meth:`mask`.
+            least: regions with a smaller share of the map's positive mass are left out.
+        """
+        from skimage.measure import label, regionprops
+
+        positive = np.maximum(self.heatmap, 0)
+        if positive.ndim != 2:
+            raise RenderError(f"boxes() needs a map of two axes; this one has {positive.ndim}.")
+        total = float(positive.sum()) or 1.0
+        regions = regionprops(label(self.mask(threshold, top=top)))
+        found = []
+        for region in regions:
+            upper, left, lower, right = region.bbox
+            share = float(positive[region.slice][region.image].sum()) / total
+            found.append(Box(left, upper, right, lower, round(share, 4)))
+        return sorted((box for box in found if box.share >= least), key=lambda box: -box.share)
+
+    def overlay(self, **style: Any) -> Image.Image:
+        """Return the map laid over the picture, as a PIL image; arguments as in :func:`seewhy.render.overlay`."""
+        from seewhy.render import overlay
+
+        return overlay(self, **style)
+
+    def figure(self, **style: Any) -> Figure:
+        """Return a matplotlib figure: picture, overlay, map, colour bar; arguments as in :func:`seewhy.render.figure`."""
+        from seewhy.render import figure
+
+        return figure([self], **style)
+
+    def save(self, path: str | os.PathLike[str], **style: Any) -> None:
+        """Write by the file's ending: .png .jpg .webp (overlay with a legend), .npz, .json, .html, .pdf or .svg (figure).
+
+        Raises:
+            RenderError: unknown ending, or the file cannot be written.
+        """
+        from seewhy.render import save
+
+        save(self, path, **style)
+
+    def _repr_png_(self) -> bytes:
+        from seewhy.render import png_bytes
+
+        return png_bytes(self)
+
+    def _repr_html_(self) -> str:
+        from seewhy.render import html_fragment
+
+        return html_fragment(self)
+
+    def __repr__(self) -> str:
+        """Return one line that says what this is."""
+        told = "".join(f" [{finding.code}]" for finding in self.diagnosis)
+        grid = "x".join(map(str, self.raw.shape))
+        return f"<Explanation of {self.name!r}: {self.target}, {self.method} at {', '.join(self.layers)}, {grid}{told}>"
+
+
+def _peak(values: npt.NDArray[np.float32], scaling: Scaling | float) -> float:
+    """Return the value that becomes 1."""
+    if isinstance(scaling, int | float) and scaling > 0:
+        return float(scaling)
+    if scaling == "per-image":
+        return float(np.abs(values).max())
+    if scaling == "percentile":
+        return float(np.percentile(np.abs(values), 99)) or float(np.abs(values).max())
+    raise RenderError(f"scaling={scaling!r} is not known. Known: per-image, percentile, none, or a positive number.")
+
+
+def _threshold(values: npt.NDArray[np.float32], threshold: Literal["otsu"] | float, top: float | None) -> float:
+    """Return the value above which a pixel is in the mask."""
+    from skimage.filters import threshold_otsu
+
+    if top is not None:
+        if not 0 < top <= 1:
+            raise RenderError(f"top={top} must be a part of the pixels, above 0 and at most 1.")
+        return float(np.quantile(values, 1 - top)) if top < 1 else -1.0
+    if threshold == "otsu":
+        return float(threshold_otsu(values)) if np.ptp(values) > 0 else float(values.flat[0]) / 2
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise RenderError(f"threshold={threshold!r} must be 'otsu' or a value of the heat map, 0 to 1.")
+    return float(threshold)

@@ -1,0 +1,118 @@
+"""The functions that a user meets first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from seewhy.comparison import Comparison
+from seewhy.explainer import Explainer, ModelLike
+from seewhy.explanation import View
+from seewhy.plan import Fuse, Layers, LayoutLike
+from seewhy.recorder import LayerTable
+from seewhy.targets import TargetLike
+
+
+def explain(
+    model: ModelLike,
+    image: Any,
+    target: TargetLike | Sequence[TargetLike] = None,
+    method: str = "grad-cam",
+    layers: Layers = None,
+    *,
+    fuse: Fuse = "mean",
+    layout: LayoutLike = None,
+    view: View | None = None,
+    preprocess: Any = None,
+    labels: Any = None,
+    device: str | torch.device | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool | None = None,
+    **options: Any,
+) -> Any:
+    """Explain why a model said what it said about an image.
+
+    Args:
+        model: a torch module, or a name: "efficientnet_lite0" (built in), "resnet18", "timm:...", "torchvision:...",
+            "hf:...", "package.module:factory".
+        image: a path, bytes, PIL image or numpy picture, which is prepared for the model; or a float tensor `(C, *space)` or
+            `(B, C, *space)`, which is the model's input as it is. Or a list of these.
+        target: None (the predicted class), a class index, a label name, "A-vs-B", "probability:NAME", "top:k", a callable
+            from one sample's output to one number; or a list with one of these for each image.
+        method: a name of `seewhy.methods()`.
+        layers: a module, a name, a glob, "last", -2, "all-stages", or a list of these. None: the last layer that yields a
+            map and has a gradient.
+        fuse: several layers as the "mean" or "max" of their maps (each divided by its largest absolute value), or "none":
+            one explanation each.
+        layout: how to read the layers' output, when what is inferred is wrong: "channels-first", "channels-last", a
+            `seewhy.Layout`, or a dict of its fields.
+        view: "positive" (heat map 0..1) or "signed" (-1..1). None: as the method's paper has it.
+        preprocess, labels, device, batch_size, seed, progress: see :class:`seewhy.Explainer`.
+        options: the method's own, such as `samples=25`.
+
+    Returns:
+        An :class:`seewhy.Explanation`; for a list or batch of images a list. "top:k" and fuse="none" give a list an image.
+
+    Raises:
+        SeewhyError: with what was asked, what was found and what to do. PartialError when some images of a list fail; the
+            others' explanations are in it.
+    """
+    ask = Explainer(
+        model, preprocess=preprocess, labels=labels, device=device, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return ask(image, target, method, layers, fuse=fuse, layout=layout, view=view, **options)
+
+
+def compare(
+    model: ModelLike,
+    image: Any,
+    methods: Sequence[str] | str = ("grad-cam",),
+    layers: Layers = None,
+    targets: Sequence[TargetLike] | TargetLike = (),
+    *,
+    layout: LayoutLike = None,
+    view: View | None = None,
+    preprocess: Any = None,
+    labels: Any = None,
+    device: str | torch.device | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool | None = None,
+    **options: Any,
+) -> Comparison | list[Comparison]:
+    """Explain one image by several methods, at several layers, for several targets, all from one recording.
+
+    Args:
+        model, image: as in :func:`explain`.
+        methods: names; "all" is every method.
+        layers: one map for each layer; a glob or "all-stages" gives several.
+        targets: one or several questions; "top:k" gives k.
+        layout, view, preprocess, labels, device, batch_size, seed, progress: as in :func:`explain`.
+        options: given to those of the methods that have them.
+
+    Returns:
+        A list of explanations (methods x layers x targets) with `.figure()` and `.save()`; for several images a list of those.
+
+    Raises:
+        SeewhyError: as in :func:`explain`.
+    """
+    ask = Explainer(
+        model, preprocess=preprocess, labels=labels, device=device, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return ask.compare(image, methods, layers, targets, layout=layout, view=view, **options)
+
+
+def layers(model: ModelLike, image: Any = None, *, preprocess: Any = None) -> LayerTable:
+    """Return the layers of a model that yield a map: name, type, channels, grid, stride, layout, and which is the default.
+
+    Args:
+        model, preprocess: as in :func:`explain`.
+        image: the table is made for an input of its size; None: the model's usual size.
+
+    Raises:
+        SeewhyError: as in :func:`explain`.
+    """
+    return Explainer(model, preprocess=preprocess).layers(image)

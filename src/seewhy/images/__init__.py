@@ -1,0 +1,12 @@
+"""Reading pictures safely, preparing them for a model, and the way back to the original pixels."""
+
+from seewhy.images.geometry import Axis as Axis
+from seewhy.images.geometry import Geometry as Geometry
+from seewhy.images.preprocess import CallablePreprocess as CallablePreprocess
+from seewhy.images.preprocess import Preprocess as Preprocess
+from seewhy.images.preprocess import Preprocessing as Preprocessing
+from seewhy.images.preprocess import as_preprocessing as as_preprocessing
+from seewhy.images.read import PIXEL_LIMIT as PIXEL_LIMIT
+from seewhy.images.read import Picture as Picture
+from seewhy.images.read import PictureSource as PictureSource
+from seewhy.images.read import read as read

@@ -1,0 +1,257 @@
+"""From a picture to the model's input, with the geometry kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from seewhy.errors import ImageError
+from seewhy.images.geometry import Geometry
+from seewhy.images.read import Picture
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Fit = Literal["crop", "squash", "letterbox"]
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+
+@runtime_checkable
+class Preprocessing(Protocol):
+    """What turns a picture into a model's input."""
+
+    def __call__(self, picture: Picture) -> tuple[Tensor, Geometry]:
+        """Return the input `(channel, height, width)` and where it came from."""
+
+    def to_display(self, image: Float[Tensor, " channel *space"]) -> npt.NDArray[np.uint8] | None:
+        """Return the input as an RGB picture again, or None where that is not known."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, crop or letterbox, and normalise, as image classifiers do.
+
+    Attributes:
+        size: height and width of the model's input, in pixels.
+        resize: height and width to scale to before the crop; None means `size`. With fit "crop" the shorter side is
+            scaled to it and the longer one keeps the picture's proportions.
+        fit: "crop" the centre, "squash" to the size without regard to proportions, or "letterbox": keep all, with a border.
+        interpolation: a PIL filter by name.
+        mean, std: per channel, for values in 0..1.
+        channels: 3, or 1 for models of grey pictures.
+        scale: the value that white has before `mean` and `std` are applied (1 for nearly all, 255 for some).
+        fill: the border's value with fit "letterbox", 0..255.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resize: tuple[int, int] | None = (256, 256)
+    fit: Fit = "crop"
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channels: int = 3
+    scale: float = 1.0
+    fill: int = 0
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in _FILTERS:
+            raise ImageError(f"Interpolation '{self.interpolation}' is not known. Known: {', '.join(_FILTERS)}.")
+        if self.fit not in ("crop", "squash", "letterbox"):
+            raise ImageError(f"fit='{self.fit}' is not known. Known: crop, squash, letterbox.")
+        if min(self.size) < 1 or (self.resize and min(self.resize) < 1):
+            raise ImageError(f"A size must be positive; got size={self.size}, resize={self.resize}.")
+        if not all(self.std):
+            raise ImageError(f"std={self.std} holds a zero; the input would not be finite.")
+
+    def __call__(self, picture: Picture) -> tuple[Float[Tensor, "channel height width"], Geometry]:
+        """Return the model's input and where each of its pixels came from."""
+        height, width = picture.pixels.shape[:2]
+        geometry = Geometry.identity((height, width), orientation=picture.orientation)
+        scaled = self._scaled_size(height, width)
+        image = Image.fromarray(picture.pixels)
+        image = image.convert("L") if self.channels == 1 else image
+        if scaled != (height, width):
+            image = image.resize(scaled[::-1], _FILTERS[self.interpolation])
+            geometry = geometry.resized(scaled)
+        if scaled != self.size:
+            image, geometry = self._centred(image, geometry)
+        return self._normalised(np.array(image)), geometry
+
+    def to_display(self, image: Float[Tensor, " channel *space"]) -> npt.NDArray[np.uint8] | None:
+        """Return an input as `(*space, 3)` uint8 RGB, or None when it is not a normalised picture."""
+        if image.shape[0] not in (1, 3) or image.shape[0] != self.channels:
+            return None
+        mean, std = self._statistics(image.ndim - 1)
+        unit = (image.float().cpu() * std + mean) / self.scale
+        if unit.min() < -0.05 or unit.max() > 1.05:
+            return None
+        values = (unit.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
+        return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:-1], 3)))
+
+    def __str__(self) -> str:
+        """Return the steps as one readable line."""
+        resize = self.resize or self.size
+        how = {"crop": f"shorter side to {min(resize)}, centre crop", "squash": "stretch", "letterbox": "letterbox"}
+        return (
+            f"{how[self.fit]} to {self.size[0]}x{self.size[1]} ({self.interpolation}), mean {self.mean}, std {self.std}"
+        )
+
+    def _scaled_size(self, height: int, width: int) -> tuple[int, int]:
+        target_height, target_width = self.resize or self.size
+        if self.fit == "squash":
+            return target_height, target_width
+        if self.fit == "letterbox":
+            ratio = min(self.size[0] / height, self.size[1] / width)
+            return max(1, round(height * ratio)), max(1, round(width * ratio))
+        if target_height == target_width:  # torchvision's rule: the longer side is truncated to a whole pixel
+            short = min(height, width)
+            return (
+                (target_height, int(target_height * width / short))
+                if height == short
+                else (int(target_width * height / short), target_width)
+            )
+        ratio = max(target_height / height, target_width / width)
+        return max(1, round(height * ratio)), max(1, round(width * ratio))
+
+    def _centred(self, image: Image.Image, geometry: Geometry) -> tuple[Image.Image, Geometry]:
+        """Crop the centre; where the image is smaller than the size, a border is added."""
+        top = _centre(image.height, self.size[0])
+        left = _centre(image.width, self.size[1])
+        canvas = Image.new(image.mode, self.size[::-1], self.fill if image.mode == "L" else (self.fill,) * 3)
+        canvas.paste(image, (-left, -top))
+        return canvas, geometry.cropped((top, left), self.size)
+
+    def _normalised(self, pixels: npt.NDArray[np.uint8]) -> Float[Tensor, "channel height width"]:
+        values = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).float() / 255 * self.scale
+        mean, std = self._statistics(2)
+        return (values - mean) / std
+
+    def _statistics(self, axes: int) -> tuple[Tensor, Tensor]:
+        shape = (-1, *(1,) * axes)
+        return torch.tensor(self.mean).view(shape), torch.tensor(self.std).view(shape)
+
+
+@dataclass(frozen=True)
+class CallablePreprocess:
+    """A caller's own transform, PIL image to tensor; its geometry is not known, so the whole picture is assumed."""
+
+    transform: Callable[[Image.Image], Any]
+
+    def __call__(self, picture: Picture) -> tuple[Float[Tensor, "channel height width"], Geometry]:
+        """Return what the transform makes of the picture."""
+        result = self.transform(Image.fromarray(picture.pixels))
+        if not isinstance(result, Tensor) or result.ndim not in (3, 4) or not result.is_floating_point():
+            found = f"{type(result).__name__} {tuple(getattr(result, 'shape', ()))}"
+            raise ImageError(f"preprocess= must return a float tensor (C, H, W); it returned {found}.")
+        image = result[0] if result.ndim == 4 else result
+        shape = picture.pixels.shape[:2]
+        return image, Geometry.identity(shape, orientation=picture.orientation).resized(image.shape[1:])
+
+    def to_display(self, image: Float[Tensor, " channel *space"]) -> npt.NDArray[np.uint8] | None:  # noqa: ARG002
+        """Return None: what this transform did to the values is not known."""
+        return None
+
+
+def as_preprocessing(given: Preprocessing | Mapping[str, Any] | Callable[[Image.Image], Any]) -> Preprocessing:
+    """Accept what a caller gives as `preprocess=`: a Preprocess, its fields in a dict, torchvision transforms, a callable.
+
+    Raises:
+        ImageError: unknown field, or neither a mapping nor callable.
+    """
+    if isinstance(given, Preprocessing):
+        return given
+    if isinstance(given, Mapping):
+        known = {field.name for field in fields(Preprocess)}
+        if unknown := set(given) - known:
+            raise ImageError(f"preprocess= does not know {sorted(unknown)}. It knows: {', '.join(sorted(known))}.")
+        return Preprocess(**given)
+    if callable(given):
+        return from_torchvision(given) or CallablePreprocess(given)
+    raise ImageError(
+        f"preprocess= takes a Preprocess, a dict of its fields or a callable, not a {type(given).__name__}."
+    )
+
+
+def from_torchvision(transform: Any) -> Preprocess | None:
+    """Read a Preprocess off torchvision's classification preset or a Compose of the usual steps; None if it has others."""
+    if type(transform).__name__ == "ImageClassification" and hasattr(transform, "crop_size"):
+        resize, crop = transform.resize_size[0], transform.crop_size[0]
+        return Preprocess(
+            size=(crop, crop),
+            resize=(resize, resize),
+            interpolation=transform.interpolation.value,
+            mean=tuple(transform.mean),
+            std=tuple(transform.std),
+        )
+    steps = getattr(transform, "transforms", None)
+    if steps is None:
+        return None
+    found = Preprocess(size=(1, 1), resize=None, mean=(0.0,) * 3, std=(1.0,) * 3)
+    cropped = False
+    for step in steps:
+        name = type(step).__name__
+        if name in ("ToTensor", "PILToTensor", "ConvertImageDtype", "ToImage", "ToDtype", "MaybeToTensor"):
+            continue
+        following = _with_step(found, name, step)
+        if following is None:
+            return None
+        found = following
+        cropped = cropped or name == "CenterCrop"
+    return found if cropped or found.fit == "squash" else None
+
+
+def _with_step(so_far: Preprocess, name: str, step: Any) -> Preprocess | None:
+    """Return the preprocessing with one torchvision step added, or None when the step is not a plain one."""
+    if name == "Normalize":
+        return replace(so_far, mean=tuple(map(float, step.mean)), std=tuple(map(float, step.std)))
+    if name == "Resize" and so_far.resize is None and getattr(step, "max_size", None) is None:
+        size = step.size if isinstance(step.size, int) else tuple(step.size)
+        filter_name = getattr(step.interpolation, "value", None)
+        if filter_name not in _FILTERS:
+            return None
+        if isinstance(size, tuple) and len(size) == 2:
+            return replace(so_far, size=size, resize=size, fit="squash", interpolation=filter_name)
+        side = size[0] if isinstance(size, tuple) else size
+        return replace(so_far, size=(side, side), resize=(side, side), fit="crop", interpolation=filter_name)
+    if name == "CenterCrop" and so_far.resize is not None:
+        height, width = (step.size, step.size) if isinstance(step.size, int) else step.size
+        return replace(so_far, size=(int(height), int(width)))
+    return None
+
+
+def from_fraction(size: tuple[int, int], crop_fraction: float, crop_mode: str, **rest: Any) -> Preprocess:
+    """Return timm's evaluation preprocessing: scale so that the crop is `crop_fraction` of the picture, then crop.
+
+    Args:
+        size: height and width of the model's input.
+        crop_fraction: timm's `crop_pct`.
+        crop_mode: timm's "center", "squash" or "border".
+        rest: further fields of :class:`Preprocess`.
+    """
+    scaled = (math.floor(size[0] / crop_fraction), math.floor(size[1] / crop_fraction))
+    if crop_mode == "border":
+        return Preprocess(size=size, resize=None, fit="letterbox", **rest)
+    return Preprocess(size=size, resize=scaled, fit="squash" if crop_mode == "squash" else "crop", **rest)
+
+
+def _centre(length: int, wanted: int) -> int:
+    """Return where a centred piece begins, rounded as torchvision does."""
+    if length < wanted:
+        return -((wanted - length) // 2)
+    return round((length - wanted) / 2.0)

@@ -1,0 +1,185 @@
+"""Anything that is a picture, read safely into upright RGB."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from seewhy.errors import ImageError
+
+PIXEL_LIMIT = 80_000_000
+"""Largest picture that is decoded, in pixels; a small file can claim any size (a decompression bomb)."""
+
+# Raster formats only: PIL's EPS reader, for one, would start another program on the file.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
+
+PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An upright RGB picture.
+
+    Attributes:
+        pixels: `(height, width, 3)` uint8.
+        name: the file's name, or what it was given as.
+        orientation: the file's EXIF orientation, 1 to 8, already undone in `pixels`.
+        notes: what was lost or assumed on the way to 8-bit RGB.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    name: str
+    orientation: int = 1
+    notes: tuple[str, ...] = ()
+
+
+def read(source: PictureSource, *, pixel_limit: int = PIXEL_LIMIT) -> Picture:
+    """Read a picture into upright 8-bit RGB.
+
+    Args:
+        source: a path, the bytes of a file, a PIL image, or an array or tensor: `(height, width)`, `(height, width, c)`
+            or `(c, height, width)` with c of 1, 3 or 4; uint8 in 0..255, uint16 in 0..65535, float in 0..1 or 0..255.
+        pixel_limit: largest width x height that is decoded.
+
+    Raises:
+        ImageError: missing, empty, truncated, not a picture, too large, zero-sized, or not finite.
+    """
+    if isinstance(source, Image.Image):
+        return _from_pil(source, "image", pixel_limit)
+    if isinstance(source, torch.Tensor):
+        return from_array(source.detach().cpu().numpy(), name="tensor", pixel_limit=pixel_limit)
+    if isinstance(source, np.ndarray):
+        return from_array(source, pixel_limit=pixel_limit)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(source), "bytes", pixel_limit)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        return _from_bytes(_file_bytes(path), path.name, pixel_limit)
+    raise ImageError(
+        f"A {type(source).__name__} is not a picture. Give a path, bytes, a PIL image, an array or a tensor."
+    )
+
+
+def from_array(array: npt.NDArray[np.generic], *, name: str = "array", pixel_limit: int = PIXEL_LIMIT) -> Picture:
+    """Read one picture from an array; layouts and ranges as in :func:`read`."""
+    channels_last = _channels_last(array)
+    height, width = channels_last.shape[:2]
+    _check_size(width, height, name, pixel_limit)
+    pixels, notes = _to_uint8(channels_last, name)
+    if pixels.shape[2] == 4:
+        notes = (*notes, "the fourth channel (opacity) was dropped")
+    pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[:, :, :3]
+    return Picture(np.ascontiguousarray(pixels), name, notes=notes)
+
+
+def _file_bytes(path: Path) -> bytes:
+    text = str(path)
+    if text.startswith(("http:/", "https:/", "data:")):
+        raise ImageError(f"'{text}' is an address; seewhy opens no network. Download the picture and give its path.")
+    if not path.exists():
+        raise ImageError(f"There is no file '{path}'. Check the path; it is taken from the folder you are in.")
+    if not path.is_file():
+        raise ImageError(f"'{path}' is not a file. Give one picture, or several paths.")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"'{path}' cannot be read: {error.strerror}. Check its permissions.") from error
+
+
+def _from_bytes(data: bytes, name: str, pixel_limit: int) -> Picture:
+    if not data:
+        raise ImageError(f"'{name}' is empty (0 bytes). Copy or download it again.")
+    Image.init()  # registers every reader that this installation of Pillow has
+    allowed = [name for name in _FORMATS if name in Image.OPEN]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit speaks instead
+            image = Image.open(io.BytesIO(data), formats=allowed)
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"'{name}' is not a picture that seewhy reads ({', '.join(_FORMATS)}). Convert it to PNG or JPEG."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"'{name}' is far over the limit of {pixel_limit:,} pixels. Make it smaller first.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"'{name}' is damaged: {error}. Copy or download it again.") from error
+    return _from_pil(image, name, pixel_limit)
+
+
+def _from_pil(image: Image.Image, name: str, pixel_limit: int) -> Picture:
+    _check_size(image.width, image.height, name, pixel_limit)  # before the pixels are decoded
+    try:
+        image.load()
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        upright = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, TypeError) as error:
+        raise ImageError(f"'{name}' is damaged or truncated: {error}. Copy or download it again.") from error
+    orientation = orientation if orientation in range(1, 9) else 1
+    if upright.mode.startswith(("I", "F")):
+        grey = from_array(_wide_grey(upright), name=name, pixel_limit=pixel_limit)
+        return Picture(grey.pixels, name, orientation, grey.notes)
+    notes = ("transparency was dropped",) if "A" in upright.getbands() or "transparency" in upright.info else ()
+    rgb = upright if upright.mode == "RGB" else upright.convert("RGBA" if notes else "RGB").convert("RGB")
+    return Picture(np.array(rgb, np.uint8), name, orientation, notes)
+
+
+def _wide_grey(image: Image.Image) -> npt.NDArray[np.generic]:
+    """Return a grey picture of more than 8 bits as uint16 or float32."""
+    values = np.array(image)
+    if values.dtype.kind == "i" and values.min() >= 0 and values.max() <= 65535:
+        return values.astype(np.uint16)
+    return values if values.dtype == np.uint16 else values.astype(np.float32)
+
+
+def _check_size(width: int, height: int, name: str, pixel_limit: int) -> None:
+    if width == 0 or height == 0:
+        raise ImageError(f"'{name}' is {width} x {height} pixels: there is nothing to explain.")
+    if width * height > pixel_limit:
+        raise ImageError(
+            f"'{name}' claims {width} x {height} = {width * height:,} pixels, over the limit of {pixel_limit:,}. "
+            "Make it smaller first; no model sees that many."
+        )
+
+
+def _channels_last(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Return `(height, width, channels)` whatever the layout."""
+    if array.ndim == 2:
+        return array[:, :, None]
+    if array.ndim == 3 and array.shape[2] in (1, 3, 4):
+        return array
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        return np.moveaxis(array, 0, 2)
+    raise ImageError(
+        f"An array of shape {array.shape} is not a picture: expected (height, width), (height, width, c) or "
+        "(c, height, width) with c of 1, 3 or 4."
+    )
+
+
+def _to_uint8(array: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """Return the array in 0..255, and what had to be assumed."""
+    if array.dtype == np.uint8:
+        return array, ()
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255), ()
+    if not np.isfinite(array.astype(np.float64)).all():
+        raise ImageError(f"'{name}' holds NaN or infinite values. Replace them before asking.")
+    low, high = float(array.min()), float(array.max())
+    if array.dtype == np.uint16 or (array.dtype.kind == "f" and 255 < high <= 65535 and low >= 0):
+        dark = ("16-bit values were read as 0..65535, and none is above 4095: if these are 12 bits, scale first",)
+        return np.round(array / 257.0).astype(np.uint8), dark if high <= 4095 else ()
+    if low < 0 or high > 255:
+        raise ImageError(
+            f"'{name}' has values from {low:.4g} to {high:.4g}; a picture has 0..1 or 0..255. If it is already normalised "
+            "for the model, give it as a float tensor (C, H, W) and it is used as it is."
+        )
+    in_unit = array.dtype.kind == "f" and high <= 1
+    return np.round(array * (255.0 if in_unit else 1.0)).astype(np.uint8), ()

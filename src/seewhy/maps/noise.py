@@ -1,0 +1,39 @@
+"""Noisy copies of the input, as a variation that methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.errors import MethodError
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """The input plus normal noise, `samples` times.
+
+    Attributes:
+        samples: number of copies, at least 1.
+        spread: the noise's standard deviation, in units of the model's input; 0 or more.
+    """
+
+    samples: int
+    spread: float
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.spread < 0:
+            raise MethodError(
+                f"samples={self.samples} must be at least 1 and spread={self.spread} must not be negative."
+            )
+
+    def __call__(
+        self, images: Float[Tensor, "batch channel *space"], generator: torch.Generator
+    ) -> Iterator[Float[Tensor, "batch channel *space"]]:
+        """Yield the noisy copies; a sample's noise does not depend on the batch it is in."""
+        for _ in range(self.samples):
+            noise = torch.randn(images.shape[1:], generator=generator) * self.spread
+            yield images + noise.to(images.device, images.dtype)

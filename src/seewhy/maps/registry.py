@@ -1,0 +1,192 @@
+"""The single place a method is named: the command, the tables, the tests and the benchmark read from here."""
+
+from __future__ import annotations
+
+import html
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.errors import MethodError, did_you_mean
+from seewhy.recorder import Needs
+from seewhy.targets import Target
+
+MapFunction = Callable[..., Float[Tensor, " batch *grid"]]
+
+_ENTRIES: dict[str, Method] = {}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One registered method.
+
+    Attributes:
+        name: the paper's name in lower case with hyphens.
+        function: from a Recording to the raw map `(batch, *grid)`; its keyword arguments are the method's options.
+        needs: what must be recorded for it.
+        class_specific: whether the map depends on the target.
+        signed: whether the raw map can be negative.
+        rectified: whether the heat map shows only its positive part (the paper's final ReLU).
+        source: the paper.
+        passes: runs of the model, forwards and backwards, for one image, one layer, one target, with default options.
+        retarget: changes the question before it is asked, for methods whose map is that of another question.
+    """
+
+    name: str
+    function: MapFunction
+    needs: Needs
+    class_specific: bool
+    signed: bool
+    rectified: bool
+    source: str
+    passes: str
+    retarget: Callable[..., Target] | None = None
+
+    @property
+    def summary(self) -> str:
+        """The first line of the method's own docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own options and their defaults."""
+        functions = [self.function, *([self.retarget] if self.retarget else [])]
+        parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def check_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the given options, converted to the type of their defaults where they are text.
+
+        Raises:
+            MethodError: the method has no such option, or the value does not fit.
+        """
+        known = self.options
+        for name in given:
+            if name not in known:
+                has = ", ".join(f"{option}={default!r}" for option, default in known.items()) or "none"
+                raise MethodError(f"{self.name} has no option '{name}'.{did_you_mean(name, known)} It has: {has}.")
+        return {name: _convert(self.name, name, value, known[name]) for name, value in given.items()}
+
+    def split_options(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the options of the map and the options of the question."""
+        own = inspect.signature(self.function).parameters
+        return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k not in own}
+
+
+class MethodTable(Sequence[Method]):
+    """All methods, in the order in which they were registered; prints as a table."""
+
+    def __init__(self, entries: Sequence[Method]) -> None:
+        self._entries = tuple(entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204 - int or slice, as tuples do
+        return self._entries[index]
+
+    def __iter__(self) -> Iterator[Method]:
+        return iter(self._entries)
+
+    def columns(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return the table's head and its rows as text."""
+        head: tuple[str, ...] = ("name", "what it does", "class", "signed", "passes", "options", "source")
+        body: list[tuple[str, ...]] = [
+            (
+                entry.name,
+                entry.summary,
+                "yes" if entry.class_specific else "no",
+                "yes" if entry.signed else "no",
+                entry.passes,
+                " ".join(f"{name}={default}" for name, default in entry.options.items()),
+                entry.source,
+            )
+            for entry in self._entries
+        ]
+        return head, body
+
+    def __str__(self) -> str:
+        """Return the table as aligned text."""
+        head, body = self.columns()
+        widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *body]
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        head, body = self.columns()
+        cells = "".join(f"<th>{html.escape(word)}</th>" for word in head)
+        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in body)
+        return f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def method(
+    name: str,
+    *,
+    needs: Needs,
+    class_specific: bool,
+    signed: bool,
+    source: str,
+    rectified: bool = True,
+    passes: str = "1 + 1",
+    retarget: Callable[..., Target] | None = None,
+) -> Callable[[MapFunction], MapFunction]:
+    """Register a function as a method; see :class:`Method` for the arguments.
+
+    Raises:
+        MethodError: another function has this name already.
+    """
+
+    def register(function: MapFunction) -> MapFunction:
+        known = _ENTRIES.get(name)
+        if known is not None and known.function.__qualname__ != function.__qualname__:
+            raise MethodError(f"A method is called '{name}' already. Give yours another name.")
+        _ENTRIES[name] = Method(name, function, needs, class_specific, signed, rectified, source, passes, retarget)
+        return function
+
+    return register
+
+
+def methods() -> MethodTable:
+    """Return all methods, controls last: entries with `.name`, `.options`, `.source`, ...; prints as a table."""
+    return MethodTable(sorted(_ENTRIES.values(), key=lambda entry: not entry.class_specific))
+
+
+def find_method(name: str) -> Method:
+    """Return the method of this name; common spellings ("GradCAM", "gradcam_pp") are understood.
+
+    Raises:
+        MethodError: there is none; the nearest names are told.
+    """
+    by_key = {_key(entry): found for entry, found in _ENTRIES.items()}
+    if not isinstance(name, str) or _key(name) not in by_key:
+        raise MethodError(
+            f"No method is called '{name}'.{did_you_mean(str(name), _ENTRIES)} `seewhy methods` lists them."
+        )
+    return by_key[_key(name)]
+
+
+def _key(name: str) -> str:
+    """Return a name with all that spellings differ in taken out: case, hyphens, "++" against "pp" or "plusplus"."""
+    folded = re.sub(r"plus_?plus|pp$|\+\+", "2plus", name.casefold())
+    return re.sub(r"[^a-z0-9]", "", folded)
+
+
+def _convert(method_name: str, option: str, value: Any, default: Any) -> Any:
+    """Return text as the type of the option's default; check other values against it."""
+    kind = type(default)
+    if isinstance(value, str) and kind is not str:
+        try:
+            value = {"true": True, "false": False}[value.casefold()] if kind is bool else kind(value)
+        except (ValueError, KeyError) as error:
+            raise MethodError(f"{method_name}: {option}={value!r} is not a {kind.__name__}.") from error
+    fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+    if default is not None and (not fits or (isinstance(value, bool) and kind is not bool)):
+        raise MethodError(f"{method_name}: {option}={value!r} must be a {kind.__name__}, like its default {default!r}.")
+    return value

@@ -1,0 +1,74 @@
+"""Finding a model by name, file or object, with its preprocessing and its label names."""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatch
+
+from seewhy.errors import ModelError
+from seewhy.models.checkpoint import State, load_state, match_names, read_state
+from seewhy.models.labels import Labels as Labels
+from seewhy.models.labels import as_labels as as_labels
+from seewhy.models.loaded import ASSUMED as ASSUMED
+from seewhy.models.loaded import LoadedModel as LoadedModel
+from seewhy.models.loaded import adopt as adopt
+from seewhy.models.sources import EMBEDDED as EMBEDDED
+from seewhy.models.sources import SOURCES, resolve
+
+
+def load(
+    name: str = EMBEDDED,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    pretrained: bool = True,
+    num_classes: int | None = None,
+) -> LoadedModel:
+    """Load a model by name.
+
+    Args:
+        name: "efficientnet_lite0" (built in), a timm or torchvision name ("resnet18", "timm:resnet18",
+            "torchvision:resnet18"), "hf:owner/name" or a local folder, or one's own "package.module:factory".
+        weights: a state dict to load instead of the published weights: .safetensors, .pth, .pt, .bin or .ckpt. Prefixes
+            of Lightning, DDP and `torch.compile` are taken off. Only data is read from it, never code.
+        pretrained: with published weights (may download), or with random ones. Not asked when `weights` is given.
+        num_classes: build for this many classes. With `weights` it is read off the file.
+
+    Raises:
+        ModelError: unknown name (nearest names are told), no network, or weights that do not fit.
+    """
+    source, request = resolve(name, pretrained=pretrained and weights is None, num_classes=num_classes)
+    loaded = source.build(request)
+    if weights is None:
+        return loaded
+    state = read_state(weights)
+    classes = num_classes or _classes_in(state, loaded)
+    if classes is not None and classes != num_classes:
+        _, request = resolve(name, pretrained=False, num_classes=classes)
+        loaded = source.build(request)
+    load_state(loaded.module, state, os.path.basename(weights))  # noqa: PTH119 - weights may be any path-like
+    named = loaded.labels is not None and (classes is None or len(loaded.labels) == classes)
+    return loaded.with_(labels=loaded.labels if named else None)
+
+
+def find_names(pattern: str = "*") -> list[tuple[str, str]]:
+    """Return (source, name) of every model that can be listed and whose name fits the pattern ("*resnet*").
+
+    A pattern without a star or question mark fits anywhere in the name.
+    """
+    glob = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
+    return [(title, name) for title, source in SOURCES.items() for name in source.names() if fnmatch(name, glob)]
+
+
+def _classes_in(state: State, loaded: LoadedModel) -> int | None:
+    """Return how many classes the weights are for, when that is all in which the last layer's shape differs."""
+    wanted = loaded.module.state_dict()
+    renamed = match_names(state, set(wanted))
+    differing = [name for name in wanted if name in renamed and renamed[name].shape != wanted[name].shape]
+    counts = {renamed[name].shape[0] for name in differing}
+    rest_fits = all(renamed[name].shape[1:] == wanted[name].shape[1:] for name in differing)
+    if not differing or len(counts) != 1 or not rest_fits or len(differing) > 4:
+        return None
+    return int(counts.pop())
+
+
+__all__ = ["ASSUMED", "EMBEDDED", "Labels", "LoadedModel", "ModelError", "adopt", "as_labels", "find_names", "load"]

@@ -1,0 +1,123 @@
+"""The names of a model's classes, and finding a class by what a person calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from seewhy.errors import ModelError, TargetError, did_you_mean
+
+_FILE_LIMIT = 20_000_000  # bytes; the largest real label files (21k classes with definitions) are below 2 MB
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One line a class, in output order; a line may hold synonyms, separated by commas ("tabby, tabby cat")."""
+
+    lines: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def name(self, index: int) -> str:
+        """Return the class's first name, or "class 7" beyond the list."""
+        if 0 <= index < len(self.lines):
+            return self.lines[index].split(",")[0].strip()
+        return f"class {index}"
+
+    def find(self, wanted: str) -> int:
+        """Return the index of the class of this name.
+
+        A whole name or synonym wins; otherwise a beginning that only one class has. Case does not matter.
+
+        Raises:
+            TargetError: no class or several classes answer to it; the nearest names are told.
+        """
+        folded = wanted.strip().casefold()
+        table = _synonyms(self.lines)
+        whole = {index for name, index in table if name == folded}
+        if len(whole) == 1:
+            return whole.pop()
+        found = whole or {index for name, index in table if name.startswith(folded)}
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            some = ", ".join(f"{index} '{self.lines[index]}'" for index in sorted(found)[:5])
+            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            raise TargetError(
+                f"'{wanted}' fits {len(found)} classes: {some}{more}. Give one name in full, or its index."
+            )
+        raise TargetError(
+            f"No class is called '{wanted}' among {len(self.lines)}.{did_you_mean(wanted, [name for name, _ in table])} "
+            "An index works too."
+        )
+
+
+@cache
+def _synonyms(lines: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Return every synonym and whole line, lower case, with its class."""
+    pairs = [(part.strip().casefold(), index) for index, line in enumerate(lines) for part in line.split(",")]
+    wholes = [(line.strip().casefold(), index) for index, line in enumerate(lines) if "," in line]
+    return tuple((name, index) for name, index in [*pairs, *wholes] if name)
+
+
+@cache
+def imagenet() -> Labels:
+    """Return the 1000 names of ImageNet-1k, with synonyms, as timm carries them."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return Labels(tuple(info.index_to_description(index) for index in range(info.num_classes())))
+
+
+def as_labels(given: Labels | Sequence[str] | Mapping[Any, str] | str | os.PathLike[str]) -> Labels:
+    """Accept what a caller gives as `labels=`: names in order, a mapping index to name, a file, or "imagenet".
+
+    Raises:
+        ModelError: the file is missing, too large or not understood; the mapping has holes.
+    """
+    if isinstance(given, Labels):
+        return given
+    if isinstance(given, str) and given.casefold() == "imagenet":
+        return imagenet()
+    if isinstance(given, str | os.PathLike):
+        return _from_file(Path(given))
+    if isinstance(given, Mapping):
+        return _from_mapping(given)
+    return Labels(tuple(str(name) for name in given))
+
+
+def _from_file(path: Path) -> Labels:
+    if not path.is_file():
+        raise ModelError(f"There is no label file '{path}'. Give a text file with one name a line, or JSON.")
+    if path.stat().st_size > _FILE_LIMIT:
+        raise ModelError(f"The label file '{path}' is over {_FILE_LIMIT:,} bytes; that is no list of names.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ModelError(f"The label file '{path}' cannot be read: {error}. It must be UTF-8 text or JSON.") from error
+    if isinstance(content, Mapping):
+        return _from_mapping(content.get("id2label", content))
+    if not isinstance(content, list):
+        raise ModelError(f"The label file '{path}' holds a {type(content).__name__}; expected a list or a mapping.")
+    return Labels(tuple(str(line).strip() for line in content if str(line).strip()))
+
+
+def _from_mapping(mapping: Mapping[Any, Any]) -> Labels:
+    """Return labels from {index: name}, or {name: index}."""
+    try:
+        by_index = {int(key): str(value) for key, value in mapping.items()}
+    except (TypeError, ValueError):
+        try:
+            by_index = {int(value): str(key) for key, value in mapping.items()}
+        except (TypeError, ValueError) as error:
+            raise ModelError("Labels given as a mapping must be {index: name} or {name: index}.") from error
+    if sorted(by_index) != list(range(len(by_index))):
+        raise ModelError(f"Labels given as a mapping must number the classes 0 to {len(by_index) - 1} without holes.")
+    return Labels(tuple(by_index[index] for index in range(len(by_index))))

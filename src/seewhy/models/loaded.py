@@ -1,0 +1,84 @@
+"""A model together with what is known about it: its preprocessing and its label names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from seewhy.images import Preprocess, Preprocessing
+from seewhy.models.labels import Labels, imagenet
+
+ASSUMED = "preprocessing assumed: the model does not say its own, so the usual one of ImageNet models was taken"
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model that is ready to be asked.
+
+    Attributes:
+        module: the module itself, unchanged.
+        name: what it was asked for as.
+        preprocess: picture to input.
+        labels: class names, or None when nobody says them.
+        notes: what was assumed; told with every result.
+    """
+
+    module: nn.Module
+    name: str
+    preprocess: Preprocessing
+    labels: Labels | None = None
+    notes: tuple[str, ...] = ()
+
+    def with_(self, **changes: Any) -> LoadedModel:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+
+def adopt(module: nn.Module, name: str | None = None) -> LoadedModel:
+    """Gather what a plain module says about itself: timm's `pretrained_cfg`, Hugging Face's `config`, or nothing."""
+    name = name or type(module).__name__
+    for part in _and_only_children(module):
+        if isinstance(getattr(part, "pretrained_cfg", None), dict):
+            preprocess, labels = timm_metadata(part)
+            return LoadedModel(module, name, preprocess, labels)
+        if hasattr(part, "config") and hasattr(part.config, "id2label"):
+            return LoadedModel(module, name, Preprocess(), _id2label(part.config), notes=(ASSUMED,))
+    return LoadedModel(module, name, Preprocess(), notes=(ASSUMED,))
+
+
+def timm_metadata(module: nn.Module) -> tuple[Preprocess, Labels | None]:
+    """Return a timm model's own evaluation preprocessing, and ImageNet's names when that is what it was trained on."""
+    from timm.data import resolve_model_data_config
+
+    from seewhy.images.preprocess import from_fraction
+
+    config = resolve_model_data_config(module)
+    channels, height, width = config["input_size"]
+    preprocess = from_fraction(
+        (height, width),
+        float(config["crop_pct"]),
+        str(config["crop_mode"]),
+        interpolation=str(config["interpolation"]).replace("random", "bilinear"),
+        mean=tuple(config["mean"][:channels]),
+        std=tuple(config["std"][:channels]),
+        channels=channels,
+    )
+    trained_on = str(getattr(module, "pretrained_cfg", {}).get("tag") or "in1k")
+    is_imagenet = getattr(module, "num_classes", None) == 1000 and ("in1k" in trained_on or "in" not in trained_on)
+    return preprocess, imagenet() if is_imagenet else None
+
+
+def _id2label(config: Any) -> Labels | None:
+    """Return a Hugging Face configuration's names, unless they are only placeholders."""
+    names = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+    return None if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else Labels(names)
+
+
+def _and_only_children(module: nn.Module) -> list[nn.Module]:
+    """Return the module and, while it merely wraps one other, what it wraps."""
+    chain = [module]
+    while len(children := list(chain[-1].children())) == 1:
+        chain.append(children[0])
+    return chain

@@ -1,0 +1,155 @@
+"""What a call asks for, checked before the model is run: methods with their options, layers, questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from seewhy.errors import LayerError, MethodError, did_you_mean
+from seewhy.maps import Method, find_method, methods
+from seewhy.models import Labels
+from seewhy.recorder import LayerLike, LayerRow, LayerTable, Layout, Needs
+from seewhy.targets import Question, TargetLike, ask
+
+Fuse = Literal["mean", "max", "none"]
+Layers = LayerLike | Sequence[LayerLike] | None
+LayoutLike = Layout | str | Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One method with its options; `optional` when it was not named itself but is one of "all"."""
+
+    method: Method
+    options: Mapping[str, Any]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one call asks for.
+
+    Attributes:
+        wanted: the methods.
+        targets: the questions, each for all samples or one for each.
+        layers: groups of layers; a group of several is fused into one map.
+        fuse: "mean" or "max" of a group's maps, each first divided by its largest absolute value.
+        skipped: filled while the plan is carried out: optional methods that this model does not allow, and why.
+    """
+
+    wanted: tuple[Wanted, ...]
+    targets: tuple[Any, ...]
+    layers: tuple[tuple[LayerRow, ...], ...]
+    fuse: Fuse = "mean"
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> Needs:
+        """What must be recorded for all the methods."""
+        return reduce(Needs.__or__, (wanted.method.needs for wanted in self.wanted))
+
+    @property
+    def rows(self) -> tuple[LayerRow, ...]:
+        """Every layer once."""
+        return tuple({row.name: row for group in self.layers for row in group}.values())
+
+    def questions(self, outputs: Tensor, labels: Labels | None, first: int) -> list[tuple[Question, ...]]:
+        """Return for each question asked: itself, and then as each method changes it.
+
+        Args:
+            outputs: `(batch, *output)`.
+            labels: class names.
+            first: the batch's first sample's place among all images, for targets that are given one an image.
+        """
+        found: list[tuple[Question, ...]] = []
+        for target in self.targets:
+            own = target[first : first + len(outputs)] if isinstance(target, list) else target
+            for question in ask(own, outputs, labels):
+                found.append((question, *(_changed(wanted, question) for wanted in self.wanted)))
+        return found
+
+
+def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> tuple[Wanted, ...]:
+    """Return the methods of these names; each takes those of the options that it has.
+
+    Raises:
+        MethodError: unknown method, or an option that none of them has.
+    """
+    found = [find_method(name) for name in names if name != "all"]
+    named = len(found)
+    if "all" in names:
+        found += [entry for entry in methods() if entry not in found]
+    if not found:
+        raise MethodError("No method was given. `seewhy methods` lists them.")
+    if len(found) == 1:
+        return (Wanted(found[0], found[0].check_options(options)),)
+    for name in options:
+        known = sorted({option for entry in found for option in entry.options})
+        if name not in known:
+            has = f"They have: {', '.join(known)}." if known else "They have no options."
+            raise MethodError(f"None of these methods has an option '{name}'.{did_you_mean(name, known)} {has}")
+    own = [{name: value for name, value in options.items() if name in entry.options} for entry in found]
+    return tuple(
+        Wanted(entry, entry.check_options(given), optional=number >= named)
+        for number, (entry, given) in enumerate(zip(found, own, strict=True))
+    )
+
+
+def choose_layers(wanted: Layers, table: LayerTable, root: nn.Module, layout: LayoutLike) -> list[LayerRow]:
+    """Return the layers that a caller means, in the caller's order, each once.
+
+    Raises:
+        LayerError: there is no such layer, or `layout` does not fit.
+    """
+    given = [wanted] if wanted is None or isinstance(wanted, str | int | nn.Module) else list(wanted)
+    if not given:
+        raise LayerError("layers= is an empty list. Leave it out for the default layer.")
+    rows: dict[str, LayerRow] = {}
+    for each in given:
+        for row in table.select("last" if each is None else each, root):
+            rows[row.name] = row if layout is None else _with_layout(row, layout)
+    return list(rows.values())
+
+
+def check_targets(targets: Sequence[TargetLike] | TargetLike) -> tuple[TargetLike, ...]:
+    """Return one or several targets as a tuple; none given is the predicted class."""
+    if isinstance(targets, Sequence) and not isinstance(targets, str):
+        return tuple(targets) or (None,)
+    return (targets,)
+
+
+def _changed(wanted: Wanted, question: Question) -> Question:
+    """Return the question as a method asks it."""
+    if wanted.method.retarget is None:
+        return question
+    _, own = wanted.method.split_options(wanted.options)
+    try:
+        return tuple(wanted.method.retarget(target, **own) for target in question)
+    except MethodError:
+        if not wanted.optional:
+            raise
+        return question
+
+
+def _with_layout(row: LayerRow, layout: Layout | str | Mapping[str, Any]) -> LayerRow:
+    """Return the row, read as the caller says."""
+    if isinstance(layout, Layout):
+        return replace(row, layout=layout)
+    if isinstance(layout, Mapping):
+        try:
+            return replace(row, layout=replace(row.layout, **layout))
+        except TypeError as error:
+            raise LayerError(f"layout= takes order, grid, channels and prefix; {dict(layout)} was given.") from error
+    shape = row.layout.shape
+    if layout == "channels-first" and len(shape) > 2:
+        return replace(row, layout=Layout("channels-first", shape[1:], shape[0]))
+    if layout == "channels-last" and len(shape) > 2:
+        return replace(row, layout=Layout("channels-last", shape[:-1], shape[-1]))
+    raise LayerError(
+        f"layout='{layout}' does not fit layer '{row.name}' of shape (batch, {', '.join(map(str, shape))}). Give "
+        "'channels-first', 'channels-last', or a dict of order, grid, channels and prefix."
+    )

@@ -1,0 +1,86 @@
+"""Borrowing a model: whatever is done meanwhile, it is given back as it was."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule", "_FabricModule", "FullyShardedDataParallel")
+
+_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_locks_guard = threading.Lock()
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Return the module inside DataParallel, DDP, Fabric or `torch.compile`; any other module is returned as it is."""
+    while type(module).__name__ in _WRAPPERS:
+        inner = getattr(module, "_orig_mod", None) or getattr(module, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        module = inner
+    return module
+
+
+@contextmanager
+def borrowed(module: nn.Module, seed: int) -> Iterator[None]:
+    """Hold a model in evaluation mode, without a graph, with its random draws seeded; then restore everything.
+
+    Restored, also after an exception: the mode of every submodule, the random state, the caller's gradient mode. One
+    thread at a time holds a model.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_lock_of(module))
+        stack.enter_context(_evaluation(module))
+        stack.enter_context(_seeded(module, seed))
+        if _is_compiled(module):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks do not exist in compiled code
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.no_grad())
+        yield
+
+
+def _lock_of(module: nn.Module) -> threading.RLock:
+    with _locks_guard:
+        return _locks.setdefault(module, threading.RLock())
+
+
+@contextmanager
+def _evaluation(module: nn.Module) -> Iterator[None]:
+    # The flag is set by hand: a model's own train() may do more than set flags.
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextmanager
+def _seeded(module: nn.Module, seed: int) -> Iterator[None]:
+    """Seed what the model itself may draw (a dropout that ignores eval), and put the random state back."""
+    devices = {parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"}
+    state = torch.get_rng_state()
+    cuda_states = {device: torch.cuda.get_rng_state(device) for device in devices}
+    torch.default_generator.manual_seed(seed)
+    for device in devices:
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        for device, cuda_state in cuda_states.items():
+            torch.cuda.set_rng_state(cuda_state, device)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return any(
+        type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None
+        for part in module.modules()
+    )

@@ -1,0 +1,74 @@
+"""Finding the linear classifier behind global average pooling: what the original CAM reads its weights from."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from seewhy.targets import Question
+
+
+class HeadTap:
+    """Listens to the linear layers during a forward and keeps the one that gave the model's output."""
+
+    def __init__(self, root: nn.Module, *, wanted: bool) -> None:
+        self._modules = [m for m in root.modules() if _is_linear(m)] if wanted else []
+        self._heard: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._handles = [module.register_forward_hook(self._hear) for module in self._modules]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._heard.clear()
+
+    def _hear(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        weight = module.get_parameter("weight").detach()
+        self._heard.append((weight, inputs[0].detach().flatten(1), output.detach().flatten(1)))
+
+    def weights(self, activations: Tensor, outputs: Tensor, question: Question) -> Tensor | None:
+        """Return `(batch, channel)`: how the score changes with each channel's spatial mean.
+
+        None when the output is not one linear layer on that mean.
+
+        Args:
+            activations: `(batch, channel, *grid)` of the layer.
+            outputs: `(batch, classes)`, the model's scores.
+            question: one target a sample; its derivative by the scores is carried back through the weights.
+        """
+        pooled = activations.flatten(2).mean(2)
+        for weight, given, gave in reversed(self._heard):
+            from_pooled = given.shape == pooled.shape and _close(given.float(), pooled)
+            if from_pooled and gave.shape == outputs.shape and _close(gave.float(), outputs.detach().float()):
+                return _by_output(outputs, question) @ weight.flatten(1).float()
+        return None
+
+
+def _by_output(outputs: Tensor, question: Question) -> Tensor:
+    """Return the derivative of each sample's score by its outputs, `(batch, classes)`."""
+    with torch.enable_grad():
+        leaf = outputs.detach().float().requires_grad_()
+        score = torch.stack([target(leaf[row]) for row, target in enumerate(question)]).sum()
+        return torch.autograd.grad(score, leaf)[0]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    if isinstance(module, nn.Linear):
+        return True
+    return (
+        isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and set(module.kernel_size) == {1} and module.groups == 1
+    )
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    scale = other.abs().max().clamp_min(1e-12)
+    return bool(((one - other).abs().max() / scale) < 2e-3)

@@ -1,0 +1,170 @@
+"""How a layer's output lies in memory: which axes are space, which is the channel, and which tokens are not places.
+
+The layout is read off the shapes: a true map has the proportions of the input. Where several readings fit, the grids
+that other layers show without doubt decide, then the layer's type, then the commonest reading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seewhy.errors import LayerError
+
+Order = Literal["channels-first", "channels-last", "tokens", "tokens-last"]
+Grid = tuple[int, ...]
+
+MAX_PREFIX = 16
+"""Most tokens that are not places (class, distillation, registers) before the grid begins."""
+
+_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.modules.batchnorm._NormBase, nn.MaxPool2d, nn.AvgPool2d)
+_LAST = (nn.Linear, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One reading of a tensor.
+
+    Attributes:
+        order: "channels-first" `(batch, channel, *grid)`, "channels-last" `(batch, *grid, channel)`, "tokens"
+            `(batch, prefix + places, channel)`, or "tokens-last" `(batch, channel, prefix + places)`.
+        grid: cells along each spatial axis.
+        channels: length of the channel axis.
+        prefix: tokens before the places.
+    """
+
+    order: Order
+    grid: Grid
+    channels: int
+    prefix: int = 0
+
+    def to_channels_first(self, values: Tensor) -> Float[Tensor, "batch channel *grid"]:
+        """Return `(batch, channel, *grid)` float32, prefix tokens left out."""
+        if self.order == "tokens":
+            values = values[:, self.prefix :].transpose(1, 2).reshape(len(values), self.channels, *self.grid)
+        elif self.order == "tokens-last":
+            values = values[:, :, self.prefix :].reshape(len(values), self.channels, *self.grid)
+        elif self.order == "channels-last":
+            values = values.movedim(-1, 1)
+        return values.float()
+
+    def check(self, shape: Iterable[int], layer: str) -> None:
+        """Raise LayerError if a tensor of this shape, batch axis first, cannot be read in this layout."""
+        expected = self.shape
+        if tuple(shape)[1:] != expected:
+            raise LayerError(
+                f"Layer '{layer}' gave a tensor of shape {tuple(shape)}, which is not {self}: expected (batch, "
+                f"{', '.join(map(str, expected))}). Give layout= with the right order, grid, channels and prefix."
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape without the batch axis."""
+        count = self.prefix + math.prod(self.grid)
+        return {
+            "channels-first": (self.channels, *self.grid),
+            "channels-last": (*self.grid, self.channels),
+            "tokens": (count, self.channels),
+            "tokens-last": (self.channels, count),
+        }[self.order]
+
+    def __str__(self) -> str:
+        """Return, say, "tokens, grid 14x14, 192 channels, 1 prefix token"."""
+        prefix = f", {self.prefix} prefix token{'s' if self.prefix > 1 else ''}" if self.prefix else ""
+        return f"{self.order}, grid {'x'.join(map(str, self.grid))}, {self.channels} channels{prefix}"
+
+
+@dataclass
+class Evidence:
+    """What the layers before this one have shown without doubt."""
+
+    grids: list[Grid]
+    token_counts: set[int]
+
+
+def infer(shape: tuple[int, ...], space: Grid, module: nn.Module, evidence: Evidence) -> Layout | None:
+    """Return the layout of a layer's output, or None when it is not a map.
+
+    Args:
+        shape: the output's shape, batch axis first.
+        space: the spatial shape of the model's input.
+        module: the layer, whose type decides between readings that fit equally.
+        evidence: grids and token counts seen before; clear ones are added to it.
+    """
+    if len(shape) == len(space) + 2:
+        found = _dense(shape, space, module, evidence)
+        if found is not None and found.grid not in evidence.grids:
+            evidence.grids.append(found.grid)
+        return found
+    if len(shape) == 3 and len(space) >= 2:
+        found = _tokens(shape, space, module, evidence)
+        if found is not None:
+            evidence.token_counts.add(found.prefix + math.prod(found.grid))
+        return found
+    return None
+
+
+def _dense(shape: tuple[int, ...], space: Grid, module: nn.Module, evidence: Evidence) -> Layout | None:
+    """Read `(batch, channel, *grid)` or `(batch, *grid, channel)`."""
+    first = Layout("channels-first", shape[2:], shape[1])
+    last = Layout("channels-last", shape[1:-1], shape[-1])
+    if len(space) > 1 and _is_attention(shape, evidence):
+        return None
+    fitting = [reading for reading in (first, last) if _fits(reading.grid, space)]
+    if len(fitting) < 2:
+        return fitting[0] if fitting else None
+    if isinstance(module, _LAST) and last in fitting:
+        return last
+    if isinstance(module, _FIRST) or first.grid in evidence.grids:
+        return first
+    return last if last.grid in evidence.grids else first
+
+
+def _is_attention(shape: tuple[int, ...], evidence: Evidence) -> bool:
+    """Return whether `(batch, heads, tokens, ...)` is what this is: its third axis counts tokens, not rows."""
+    return shape[2] in evidence.token_counts and (shape[2], shape[3]) not in evidence.grids
+
+
+def _tokens(shape: tuple[int, ...], space: Grid, module: nn.Module, evidence: Evidence) -> Layout | None:
+    """Read `(batch, tokens, channel)` or `(batch, channel, tokens)`."""
+    by_tokens = _token_grid(shape[1], space, evidence)
+    by_channel = _token_grid(shape[2], space, evidence)
+    as_tokens = Layout("tokens", by_tokens[1], shape[2], by_tokens[0]) if by_tokens else None
+    as_last = Layout("tokens-last", by_channel[1], shape[1], by_channel[0]) if by_channel else None
+    if as_tokens is None or as_last is None:
+        return as_tokens or as_last
+    if shape[2] in evidence.token_counts and shape[1] not in evidence.token_counts and not isinstance(module, _LAST):
+        return as_last
+    return as_tokens
+
+
+def _token_grid(count: int, space: Grid, evidence: Evidence) -> tuple[int, Grid] | None:
+    """Return (prefix tokens, grid) for a number of tokens, or None."""
+    for grid in reversed(evidence.grids):
+        prefix = count - math.prod(grid)
+        if 0 <= prefix <= MAX_PREFIX and math.prod(grid) > 1:
+            return prefix, grid
+    for prefix in range(min(MAX_PREFIX // 2, count - 1) + 1):
+        if (found := _proportional_grid(count - prefix, space)) is not None:
+            return prefix, found
+    return None
+
+
+def _proportional_grid(places: int, space: Grid) -> Grid | None:
+    """Return the grid of exactly this many places with the input's proportions, or None."""
+    cell = (math.prod(space) / places) ** (1 / len(space))
+    grid = tuple(max(1, round(length / cell)) for length in space)
+    return grid if math.prod(grid) == places and _fits(grid, space) else None
+
+
+def _fits(grid: Grid, space: Grid) -> bool:
+    """Return whether a grid has the input's proportions, give or take the border that convolutions lose."""
+    if min(grid) < 1:
+        return False
+    cell = (math.prod(space) / math.prod(grid)) ** (1 / len(space))
+    return all(abs(cells - length / cell) <= max(0.75, 0.06 * cells) for cells, length in zip(grid, space, strict=True))

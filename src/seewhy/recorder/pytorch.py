@@ -1,0 +1,302 @@
+"""The recorder for PyTorch: the one place that touches a torch model.
+
+The body of the model runs without a graph. The first chosen layer's forward hook hands on a tensor that requires a
+gradient and switches the graph on, so that only the model's tail is differentiated, and `autograd.grad` goes from the
+score to the chosen layers and no further. Nothing of the model's own (parameters, `.grad`, modes, hooks) is changed.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import LayerError, RecordingError, SeewhyError
+from seewhy.recorder.borrow import borrowed, unwrap
+from seewhy.recorder.head import HeadTap
+from seewhy.recorder.layout import Evidence, infer
+from seewhy.recorder.outputs import find_scores
+from seewhy.recorder.recording import Cost, Needs, Recordings
+from seewhy.recorder.table import LayerRow, LayerTable, with_stages
+from seewhy.recorder.tape import Tape
+from seewhy.targets import Question
+
+CANDIDATES = 12
+"""Layers at the end of the model that are tried for a gradient when the default layer is chosen."""
+
+_tables: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], LayerTable]] = weakref.WeakKeyDictionary()
+_contiguous_only: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+class TorchRecorder:
+    """Runs one torch model and records what its layers do.
+
+    Args:
+        module: any module; DataParallel, DDP, Fabric and `torch.compile` wrappers are taken off.
+        device: where to run; None leaves the model where it is. The model is moved when it is elsewhere.
+    """
+
+    def __init__(self, module: nn.Module, device: str | torch.device | None = None) -> None:
+        self.module = unwrap(module)
+        if device is not None:
+            self.module.to(device)
+
+    def table(self, images: Tensor) -> LayerTable:
+        """Return the layers that yield a map for inputs of this shape; found once, then remembered.
+
+        Args:
+            images: `(batch, channel, *space)`; the first sample is used.
+        """
+        known = _tables.setdefault(self.module, {})
+        key = tuple(images.shape[1:])
+        if key not in known or any(not _has(self.module, row.name) for row in known[key]):
+            known[key] = self._trace(self._placed(images[:1]))
+        return known[key]
+
+    def record(
+        self,
+        images: Tensor,
+        layers: Sequence[LayerRow],
+        ask: Callable[[Tensor], Sequence[Question]],
+        *,
+        needs: Needs,
+        seed: int = 0,
+    ) -> Recordings:
+        """Run the model once on a batch and record what the layers did about each question.
+
+        Args:
+            images: `(batch, channel, *space)`, any device and float type.
+            layers: rows of :meth:`table`.
+            ask: turns the outputs `(batch, *output)` into questions.
+            needs: what the methods will use.
+            seed: for all that is drawn at random, here and in the methods.
+
+        Raises:
+            RecordingError: the model raised, or returned no scores.
+            LayerError: the score does not depend on a layer.
+        """
+        begin = time.perf_counter()
+        images = self._placed(images)
+        gradients = Needs.GRADIENTS in needs and bool(layers)
+        with borrowed(self.module, seed), HeadTap(self.module, wanted=Needs.HEAD in needs) as head_tap:
+            tape, outputs = self._forward_connected(images, layers, gradients=gradients)
+            questions = tuple(ask(outputs.detach()))
+            activations = {row.name: _read(tape.last(row.name), row) for row in layers}
+            scores, found = _differentiate(tape if gradients else None, outputs, questions, layers)
+            heads = {
+                (number, name): weights
+                for number, question in enumerate(questions if Needs.HEAD in needs else ())
+                for name, values in activations.items()
+                if (weights := head_tap.weights(values, outputs, question)) is not None
+            }
+        cost = Cost(tape.forwards, len(questions) if gradients else 0, time.perf_counter() - begin)
+        return Recordings(
+            images=images,
+            outputs=outputs.detach().float(),
+            layers=tuple(layers),
+            questions=questions,
+            activations=activations,
+            scores=scores,
+            gradients=found,
+            heads=heads,
+            cost=cost,
+            seed=seed,
+            again=lambda varied, asked: self.record(varied, layers, lambda _: asked, needs=needs, seed=seed),
+        )
+
+    def _placed(self, images: Tensor) -> Tensor:
+        """Return the images where the model is and as precise as it is, free of inference mode."""
+        reference = next((p for p in self.module.parameters() if p.is_floating_point()), None)
+        with torch.inference_mode(mode=False):
+            images = images.clone() if images.is_inference() else images.detach()
+            return images if reference is None else images.to(reference.device, reference.dtype)
+
+    def _forward_connected(self, images: Tensor, layers: Sequence[LayerRow], *, gradients: bool) -> tuple[Tape, Tensor]:
+        """Run the model; where its own `no_grad` cut the graph off after a layer, run again and keep it on."""
+        tape = Tape(gradients=gradients)
+        outputs = self._forward(images, [row.name for row in layers], tape)
+        if gradients and not outputs.requires_grad:
+            tape = Tape(gradients=True, insist=True, forwards=tape.forwards)
+            outputs = self._forward(images, [row.name for row in layers], tape)
+            if not outputs.requires_grad:
+                raise LayerError(_not_connected([row.name for row in layers]))
+        return tape, outputs
+
+    def _forward(self, images: Tensor, layers: Sequence[str], tape: Tape) -> Tensor:
+        """Run the model with the tape on the layers and return its scores `(batch, *output)`."""
+        fast = _channels_last_pays(images) and self.module not in _contiguous_only
+        given = images.contiguous(memory_format=torch.channels_last) if fast else images
+        try:
+            returned = self._call(given, layers, tape)
+        except RecordingError as error:
+            if not (fast and "view size is not compatible" in str(error)):
+                raise
+            _contiguous_only.add(self.module)  # it calls view() where only reshape() allows any memory order
+            tape.clear()
+            returned = self._call(images, layers, tape)
+        return find_scores(returned, images.shape[0])
+
+    def _call(self, images: Tensor, layers: Sequence[str], tape: Tape) -> Any:
+        tape.forwards += 1
+        with tape.on(self.module, layers), torch.set_grad_enabled(False):
+            try:
+                return self.module(images)
+            except SeewhyError:
+                raise
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                raise RecordingError(
+                    f"The model {type(self.module).__name__} raised {type(error).__name__} for an input of shape "
+                    f"{tuple(images.shape)}: {error} Check that it takes such an input when called by itself."
+                ) from error
+
+    def _trace(self, image: Tensor) -> LayerTable:
+        """Run once, list every layer that yields a map, and find the default one."""
+        space = tuple(image.shape[2:])
+        with borrowed(self.module, seed=0):
+            shapes = self._shapes(image)
+        evidence = Evidence([], set())
+        modules = dict(self.module.named_modules())
+        rows, others = [], {}
+        for name, shape in shapes.items():
+            layout = infer(shape, space, modules[name], evidence) if shape[0] == 1 else None
+            if layout is None:
+                others[name] = shape
+                continue
+            stride = tuple(round(length / cells, 3) for length, cells in zip(space, layout.grid, strict=True))
+            rows.append(LayerRow(name, type(modules[name]).__name__, layout, stride))
+        default = self._last_with_gradient(image, rows, modules)
+        containers = {
+            name: type(module).__name__ for name, module in modules.items() if any(True for _ in module.children())
+        }
+        return LayerTable(with_stages(rows, default, containers), others)
+
+    def _shapes(self, image: Tensor) -> dict[str, tuple[int, ...]]:
+        """Return the shape of what each module gave last, in the order in which they finished."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        names = [name for name, _ in self.module.named_modules() if name]
+
+        def note(name: str, tensor: Tensor) -> None:
+            shapes.pop(name, None)
+            shapes[name] = tuple(tensor.shape)
+
+        self._call(image, names, Tape(gradients=False, note=note))
+        return shapes
+
+    def _last_with_gradient(self, image: Tensor, rows: Sequence[LayerRow], modules: dict[str, nn.Module]) -> str:
+        """Return the last layer larger than one cell on whose places the score depends.
+
+        Layers like the very last one (same channels and grid) come first: inside an attention block other things than
+        feature maps have the shape of one.
+        """
+        larger = [row for row in rows if max(row.layout.grid) > 1]
+        usual = [row for row in larger if "AdaptiveAvgPool" not in type(modules[row.name]).__name__] or larger
+        if not usual:
+            raise LayerError(
+                f"No layer of {type(self.module).__name__} yields a map larger than one cell for an input of "
+                f"{tuple(image.shape[2:])}. Give a larger image, or a method that works on the input itself."
+            )
+        alike = [row for row in usual if _same_map(row, usual[-1])]
+        for candidates in (alike[-CANDIDATES:], [row for row in usual if row not in alike][-CANDIDATES:]):
+            if candidates and (live := self._with_gradient(image, candidates)):
+                return live[-1]
+        return usual[-1].name
+
+    def _with_gradient(self, image: Tensor, rows: Sequence[LayerRow]) -> list[str]:
+        """Return the names of the layers at whose places the largest score has a gradient other than zero."""
+        with borrowed(self.module, seed=0):
+            tape = Tape(gradients=True)
+            outputs = self._forward(image, [row.name for row in rows], tape)
+            if not outputs.requires_grad:
+                tape = Tape(gradients=True, insist=True)
+                outputs = self._forward(image, [row.name for row in rows], tape)
+            if not outputs.requires_grad:
+                return []
+            kept = [tape.last(row.name) for row in rows]
+            with torch.enable_grad():
+                best = outputs.flatten().max()
+            found = torch.autograd.grad(best, kept, allow_unused=True)
+        return [
+            row.name
+            for row, gradient in zip(rows, found, strict=True)
+            if gradient is not None and row.layout.to_channels_first(gradient).count_nonzero() > 0
+        ]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on any device."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _differentiate(
+    tape: Tape | None, outputs: Tensor, questions: Sequence[Question], layers: Sequence[LayerRow]
+) -> tuple[list[Tensor], dict[tuple[int, str], Tensor]]:
+    """Return each question's scores `(batch,)` and, with a tape, their derivatives by the layers' activations."""
+    scores: list[Tensor] = []
+    found: dict[tuple[int, str], Tensor] = {}
+    kept = [tape.last(row.name) for row in layers] if tape else []
+    with torch.set_grad_enabled(tape is not None):
+        for number, question in enumerate(questions):
+            score = torch.stack([target(outputs[row]) for row, target in enumerate(question)])
+            scores.append(score.detach().float())
+            if tape is None:
+                continue
+            if not score.requires_grad:
+                raise LayerError(_not_connected([row.name for row in layers]))
+            gradients = _gradients(score, kept, keep_graph=number + 1 < len(questions))
+            missing = [row.name for row, gradient in zip(layers, gradients, strict=True) if gradient is None]
+            if missing:
+                raise LayerError(_not_connected(missing))
+            found.update({(number, row.name): _read(g, row) for row, g in zip(layers, gradients, strict=True)})
+    return scores, found
+
+
+def _gradients(score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool) -> list[Tensor]:
+    """Return d score / d kept as float32; half precision is scaled meanwhile, or small derivatives would vanish."""
+    if score.dtype != torch.float16 and all(tensor.dtype != torch.float16 for tensor in kept):
+        return list(torch.autograd.grad(score.sum(), kept, retain_graph=keep_graph, allow_unused=True))
+    for factor in (1024.0, 1.0):
+        last = factor == 1.0
+        scaled = torch.autograd.grad(
+            score.float().sum() * factor, kept, retain_graph=keep_graph or not last, allow_unused=True
+        )
+        result = [None if gradient is None else gradient.float() / factor for gradient in scaled]
+        if last or all(gradient is None or gradient.isfinite().all() for gradient in result):
+            break
+    return result
+
+
+def _read(values: Tensor, row: LayerRow) -> Tensor:
+    row.layout.check(values.shape, row.name)
+    return row.layout.to_channels_first(values.detach()).contiguous()
+
+
+def _not_connected(names: Sequence[str]) -> str:
+    listed = ", ".join(f"'{name}'" for name in names)
+    return (
+        f"The score does not depend on layer {listed} through anything that can be differentiated: the layer is beside the "
+        "way to the output, or the model detaches (`.detach()`, `.data`, `torch.inference_mode`, rounding, numpy) after it. "
+        "Choose a later layer, or a method that needs no gradient."
+    )
+
+
+def _same_map(row: LayerRow, other: LayerRow) -> bool:
+    return (row.layout.channels, row.layout.grid) == (other.layout.channels, other.layout.grid)
+
+
+def _has(root: nn.Module, name: str) -> bool:
+    try:
+        root.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _channels_last_pays(images: Tensor) -> bool:
+    """Return whether a channels-last input is worth its copy: measured on batches of pictures, not on single ones."""
+    return images.ndim == 4 and images.shape[0] >= 4 and images.shape[1] > 1

@@ -1,0 +1,222 @@
+"""The layers that yield a spatial map, as a table that prints well, and choosing among them in words."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from seewhy.errors import LayerError, did_you_mean
+from seewhy.recorder.layout import Layout
+
+LayerLike = nn.Module | str | int
+"""What a caller may give as one layer: the module, its name, a glob, "last", "-2", "all-stages" or -2."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer that yields a map.
+
+    Attributes:
+        name: as in `named_modules()`.
+        kind: the module's class.
+        layout: how its output lies in memory, as inferred.
+        stride: input pixels a cell, along each axis.
+        stage: its number among the stages, from 1; None when it is inside one.
+        default: whether it is taken when nothing is said.
+    """
+
+    name: str
+    kind: str
+    layout: Layout
+    stride: tuple[float, ...]
+    stage: int | None = None
+    default: bool = False
+
+
+@dataclass(frozen=True)
+class LayerTable(Sequence[LayerRow]):
+    """The layers of a model that yield a map, in the order in which they finish.
+
+    Attributes:
+        rows: the layers.
+        others: names of the modules that ran but yield no map, with the shape of what they gave.
+    """
+
+    rows: tuple[LayerRow, ...]
+    others: dict[str, tuple[int, ...]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204 - int or slice, as tuples do
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[LayerRow]:
+        return iter(self.rows)
+
+    @property
+    def default(self) -> LayerRow:
+        """The layer taken when nothing is said."""
+        return next(row for row in self.rows if row.default)
+
+    @property
+    def stages(self) -> tuple[LayerRow, ...]:
+        """The last layer of each stage, first stage first."""
+        return tuple(sorted((row for row in self.rows if row.stage), key=lambda row: row.stage or 0))
+
+    def select(self, wanted: LayerLike, root: nn.Module) -> list[LayerRow]:
+        """Return the rows that a caller means.
+
+        Args:
+            wanted: a module of `root`, a name, a glob ("layer?"), "last", "all-stages", or -k for the k-th stage from
+                the end.
+            root: the model, to find a module's name.
+
+        Raises:
+            LayerError: there is no such layer, or it yields no map; the nearest names are told.
+        """
+        if isinstance(wanted, nn.Module):
+            name = next((name for name, module in root.named_modules() if module is wanted), None)
+            if name is None:
+                raise LayerError(f"The layer {type(wanted).__name__} is not a part of this model. Give one that is.")
+            return [self._named(name)]
+        text = str(wanted).strip()
+        if text == "last":
+            return [self.default]
+        if text == "all-stages":
+            return list(self.stages)
+        if re.fullmatch(r"-\d+", text):
+            if not 1 <= -int(text) <= len(self.stages):
+                raise LayerError(
+                    f"Layer {text} was asked for; this model has {len(self.stages)} stages: -1 to -{len(self.stages)}."
+                )
+            return [self.stages[int(text)]]
+        if any(mark in text for mark in "*?["):
+            found = [row for row in self.rows if fnmatchcase(row.name, text)]
+            if not found:
+                raise LayerError(
+                    f"No layer that yields a map fits '{text}'. `seewhy layers` lists them; {self._examples()}"
+                )
+            return found
+        return [self._named(text)]
+
+    def _named(self, name: str) -> LayerRow:
+        stripped = re.sub(r"^(?:(?:module|_orig_mod)\.)+", "", name)
+        for row in self.rows:
+            if row.name in (name, stripped):
+                return row
+        if name in self.others or stripped in self.others:
+            shape = self.others.get(name) or self.others[stripped]
+            raise LayerError(
+                f"Layer '{name}' gives {shape}, in which no map of the input's proportions was found. Choose another layer, "
+                "or say how to read it with layout=."
+            )
+        raise LayerError(
+            f"No layer that yields a map is called '{name}'.{did_you_mean(name, [row.name for row in self.rows])} "
+            f"{self._examples()}"
+        )
+
+    def _examples(self) -> str:
+        return f"the stages are {', '.join(row.name for row in self.stages)}."
+
+    def columns(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return the table's head and its rows as text."""
+        head: tuple[str, ...] = ("name", "type", "channels", "grid", "stride", "layout", "stage", "")
+        body: list[tuple[str, ...]] = [
+            (
+                row.name,
+                row.kind,
+                str(row.layout.channels),
+                "x".join(map(str, row.layout.grid)),
+                "x".join(f"{stride:.4g}" for stride in row.stride),
+                row.layout.order + (f" after {row.layout.prefix}" if row.layout.prefix else ""),
+                str(row.stage or ""),
+                "default" if row.default else "",
+            )
+            for row in self.rows
+        ]
+        return head, body
+
+    def __str__(self) -> str:
+        """Return the table as aligned text."""
+        head, body = self.columns()
+        widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *body]
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        head, body = self.columns()
+        cells = "".join(f"<th>{html.escape(word)}</th>" for word in head)
+        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in body)
+        return f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def with_stages(rows: Sequence[LayerRow], default: str, containers: dict[str, str]) -> tuple[LayerRow, ...]:
+    """Mark the default layer and number the stages.
+
+    A stage is the last layer before the grid changes, among layers that are made of others where there are such (so that
+    a stem does not count) and that are not the inside of a block. A model whose grid never changes has its repeated blocks
+    as stages. The last stage is represented by the default layer.
+
+    Args:
+        rows: layers in the order in which they finish.
+        default: the name of the default layer.
+        containers: names of the modules that are made of others, and their class.
+    """
+    chosen = next(row for row in rows if row.name == default)
+    places = [row for row in rows if math.prod(row.layout.grid) > 1 and not _inside_block(row, rows, containers)]
+    stages = _last_of_each_grid([row for row in places if row.name in containers])
+    if len(stages) < 2:
+        stages = _last_of_each_grid(places)
+    if len(stages) < 2:
+        stages = _repeated_blocks(places)
+    position = {row.name: index for index, row in enumerate(rows)}
+    before = [
+        row for row in stages if not _same_stage(row, chosen, stages) and position[row.name] < position[chosen.name]
+    ]
+    order = {row.name: number for number, row in enumerate([*before, chosen], start=1)}
+    return tuple(replace(row, stage=order.get(row.name), default=row.name == default) for row in rows)
+
+
+def _inside_block(row: LayerRow, rows: Sequence[LayerRow], containers: dict[str, str]) -> bool:
+    """Return whether a layer is a step inside a block that changes the grid: part of the way, not a place to stop.
+
+    A block knows at most two grids, the one it takes and the one it gives; a backbone knows more. `Sequential` is no block.
+    """
+    above = [row.name.rsplit(".", count)[0] for count in range(1, row.name.count(".") + 1)]
+    block = next((name for name in above if containers.get(name) not in (None, "Sequential", "ModuleList")), None)
+    outer = next((other for other in rows if other.name == block), None)
+    if outer is None or outer.layout.grid == row.layout.grid:
+        return False
+    inner = {
+        other.layout.grid for other in rows if other.name.startswith(f"{block}.") and math.prod(other.layout.grid) > 1
+    }
+    return len(inner) <= 2
+
+
+def _last_of_each_grid(rows: Sequence[LayerRow]) -> list[LayerRow]:
+    last = {row.layout.grid: row for row in rows}
+    return [row for row in rows if last[row.layout.grid] is row]
+
+
+def _repeated_blocks(rows: Sequence[LayerRow]) -> list[LayerRow]:
+    """Return the largest family of layers whose names differ only in a final number ("blocks.0", "blocks.1", ...)."""
+    families: dict[str, list[LayerRow]] = {}
+    for row in rows:
+        if (family := re.sub(r"\d+$", "#", row.name)) != row.name:
+            families.setdefault(family, []).append(row)
+    return max(families.values(), key=len, default=[])
+
+
+def _same_stage(row: LayerRow, chosen: LayerRow, stages: Sequence[LayerRow]) -> bool:
+    if len({stage.layout.grid for stage in stages}) > 1:
+        return row.layout.grid == chosen.layout.grid
+    return chosen.name == row.name or chosen.name.startswith(row.name + ".")

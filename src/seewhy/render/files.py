@@ -1,0 +1,151 @@
+"""Writing results: pictures, arrays, JSON and HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seewhy.errors import RenderError
+from seewhy.explanation import Explanation
+from seewhy.render.figures import figure, figure_bytes
+from seewhy.render.overlay import overlay
+
+PICTURE_SIDE = 1600
+"""Longest side of a saved overlay, in pixels, unless max_side says otherwise: what a screen shows."""
+
+_PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_FIGURES = {".pdf": "pdf", ".svg": "svg"}
+
+
+def save(explanation: Explanation, path: str | os.PathLike[str], **style: Any) -> None:
+    """Write one explanation by the file's ending; see :meth:`Explanation.save`."""
+    path = Path(path)
+    kind = path.suffix.casefold()
+    writers: dict[str, Callable[[], bytes]] = {
+        ".npz": lambda: _npz(explanation),
+        ".json": lambda: json.dumps(as_json(explanation), indent=1).encode(),
+        ".html": lambda: _page(explanation.name, html_fragment(explanation, **style)).encode(),
+        **{ending: lambda: picture_bytes(explanation, _PICTURES[kind], **style) for ending in _PICTURES},
+        **{ending: lambda: figure_bytes(figure([explanation], **style), _FIGURES[kind]) for ending in _FIGURES},
+    }
+    _write(path, writers)
+
+
+def save_grid(explanations: Sequence[Explanation], path: str | os.PathLike[str], **style: Any) -> None:
+    """Write several explanations as one grid; see :meth:`Comparison.save`."""
+    path = Path(path)
+    kind = path.suffix.casefold()
+
+    def drawn(as_kind: str) -> bytes:
+        return figure_bytes(figure(explanations, **style), as_kind)
+
+    _write(
+        path,
+        {
+            ".html": lambda: _page(explanations[0].name, _image_tag(drawn("png"), "comparison")).encode(),
+            ".jpg": lambda: drawn("jpg"),
+            ".jpeg": lambda: drawn("jpg"),
+            **{ending: lambda: drawn(kind[1:]) for ending in (".png", ".webp", ".pdf", ".svg")},
+        },
+    )
+
+
+def png_bytes(explanation: Explanation) -> bytes:
+    """Return the overlay with its legend as a PNG."""
+    return picture_bytes(explanation, "PNG")
+
+
+def picture_bytes(explanation: Explanation, kind: str, **style: Any) -> bytes:
+    """Return the overlay with its legend as the bytes of a picture file."""
+    drawn = overlay(explanation, **{"legend": True, "max_side": PICTURE_SIDE, **style})
+    buffer = io.BytesIO()
+    drawn.save(buffer, kind, **({"compress_level": 3} if kind == "PNG" else {"quality": 92}))
+    return buffer.getvalue()
+
+
+def as_json(explanation: Explanation) -> dict[str, Any]:
+    """Return everything but the pictures in plain types; numbers that JSON has not (NaN) become null."""
+    raw = explanation.raw.astype(float)
+    return {
+        "image": explanation.name,
+        "model": explanation.model,
+        "target": explanation.target,
+        "target_index": explanation.target_index,
+        "score": _number(explanation.score),
+        "prediction": [
+            {"index": p.index, "name": p.name, "score": _number(p.score), "probability": _number(p.probability)}
+            for p in explanation.prediction
+        ],
+        "method": explanation.method,
+        "options": dict(explanation.options),
+        "layers": list(explanation.layers),
+        "layout": explanation.layout,
+        "view": explanation.view,
+        "cost": {
+            "forwards": explanation.cost.forwards,
+            "backwards": explanation.cost.backwards,
+            "seconds": round(explanation.cost.seconds, 4),
+        },
+        "diagnosis": [{"code": f.code, "message": f.message, "remedy": f.remedy} for f in explanation.diagnosis],
+        "notes": list(explanation.notes),
+        "geometry": {"original": list(explanation.geometry.original_shape), "steps": list(explanation.geometry.steps)},
+        "raw": np.where(np.isfinite(raw), raw.astype(object), np.array(None)).tolist(),
+    }
+
+
+def html_fragment(explanation: Explanation, **style: Any) -> str:
+    """Return a figure with picture, top five and what is known, as escaped HTML that needs no other file."""
+    rows = "".join(
+        f"<tr><td>{html.escape(p.name)}</td><td style='text-align:right'>{p.probability:.1%}</td></tr>"
+        for p in explanation.prediction
+    )
+    told = [("target", explanation.target), ("method", explanation.method), ("layers", ", ".join(explanation.layers))]
+    told += [("layout", explanation.layout), ("cost", str(explanation.cost))]
+    told += [("attention", str(finding)) for finding in explanation.diagnosis]
+    told += [("note", note) for note in explanation.notes]
+    facts = "".join(f"<dt>{word}</dt><dd>{html.escape(text)}</dd>" for word, text in told)
+    image = _image_tag(picture_bytes(explanation, "PNG", **style), explanation.target)
+    return f"<figure style='font-family:sans-serif'>{image}<table>{rows}</table><dl>{facts}</dl></figure>"
+
+
+def _image_tag(png: bytes, words: str) -> str:
+    data = base64.b64encode(png).decode()
+    return f"<img style='max-width:100%' alt='{html.escape(words, quote=True)}' src='data:image/png;base64,{data}'>"
+
+
+def _page(title: str, body: str) -> str:
+    head = f"<meta charset='utf-8'><title>{html.escape(title)}: seewhy</title>"
+    return f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body></html>\n"
+
+
+def _npz(explanation: Explanation) -> bytes:
+    buffer = io.BytesIO()
+    facts = json.dumps({key: value for key, value in as_json(explanation).items() if key != "raw"})
+    np.savez_compressed(
+        buffer, raw=explanation.raw, heatmap=explanation.heatmap, seen=explanation.seen, facts=np.array(facts)
+    )
+    return buffer.getvalue()
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _write(path: Path, writers: dict[str, Callable[[], bytes]]) -> None:
+    """Make the bytes first and write them then, so that a failure leaves no half file."""
+    kind = path.suffix.casefold()
+    if kind not in writers:
+        raise RenderError(f"'{path.name}' ends in '{kind or 'nothing'}'. Known endings: {', '.join(sorted(writers))}.")
+    content = writers[kind]()
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise RenderError(f"'{path}' cannot be written: {error.strerror}. Check the folder.") from error
