@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from seewhy.explanation import Explanation
 
@@ -22,6 +22,20 @@ class Comparison(list[Explanation]):
     def __init__(self, explanations: Iterable[Explanation], skipped: Mapping[str, str] | None = None) -> None:
         super().__init__(explanations)
         self.skipped = dict(skipped or {})
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Explanation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Comparison: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Explanation | Comparison:
+        """Return one explanation, or some as a comparison again, which can be drawn."""
+        return (
+            Comparison(super().__getitem__(index), self.skipped)
+            if isinstance(index, slice)
+            else super().__getitem__(index)
+        )
 
     def figure(self, **style: Any) -> Figure:
         """Return a grid of overlays as a matplotlib figure; arguments as in :func:`seewhy.render.figure`."""

@@ -112,5 +112,6 @@ def _zero_gradient(probability: float | None) -> Finding:
     return Finding(
         "zero-gradient",
         "The gradient is zero at every place of this layer: the score does not depend on it.",
-        "Choose another layer (`seewhy layers` marks the default); in transformers one before the last attention.",
+        "Choose another layer (in transformers one before the last attention). If every layer is so, the classifier's "
+        "weights are zero: the model is untrained.",
     )

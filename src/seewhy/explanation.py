@@ -88,6 +88,10 @@ class Explanation:
     diagnosis: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        if self.view not in ("positive", "signed"):
+            raise RenderError(f"view='{self.view}' is not known. Known: positive, signed.")
+
     @property
     def layout(self) -> str:
         """How the layers' outputs were read, in words."""
@@ -131,9 +135,11 @@ class Explanation:
         return np.clip(values / peak, -1, 1) if peak > 0 else values
 
     def viewed(self, view: View) -> Explanation:
-        """Return the same explanation, shown as "positive" or "signed"."""
-        if view not in ("positive", "signed"):
-            raise RenderError(f"view='{view}' is not known. Known: positive, signed.")
+        """Return the same explanation, shown as "positive" or "signed".
+
+        Raises:
+            RenderError: another view.
+        """
         return replace(self, view=view)
 
     def mask(self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None) -> npt.NDArray[np.bool_]:
@@ -147,9 +153,8 @@ class Explanation:
             RenderError: a threshold or part outside 0..1.
         """
         positive = np.maximum(self.heatmap, 0)
-        if positive.max() <= 0:
-            return np.zeros(positive.shape, bool)
-        return positive > _threshold(positive[self.seen], threshold, top)
+        least = _threshold(positive[self.seen], threshold, top)
+        return (positive > least) & self.seen if positive.max() > 0 else np.zeros(positive.shape, bool)
 
     def boxes(
         self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None, least: float = 0.01
@@ -196,10 +201,10 @@ class Explanation:
 
         save(self, path, **style)
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
         from seewhy.render import png_bytes
 
-        return png_bytes(self)
+        return png_bytes(self) if self.raw.ndim == 2 else None
 
     def _repr_html_(self) -> str:
         from seewhy.render import html_fragment
@@ -230,7 +235,7 @@ def _threshold(values: npt.NDArray[np.float32], threshold: Literal["otsu"] | flo
 
     if top is not None:
         if not 0 < top <= 1:
-            raise RenderError(f"top={top} must be a part of the pixels, above 0 and at most 1.")
+            raise RenderError(f"top={top} must be a part of the pixels: above 0 and at most 1.")
         return float(np.quantile(values, 1 - top)) if top < 1 else -1.0
     if threshold == "otsu":
         return float(threshold_otsu(values)) if np.ptp(values) > 0 else float(values.flat[0]) / 2

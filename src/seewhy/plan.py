@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from seewhy.errors import LayerError, MethodError, did_you_mean
+from seewhy.errors import LayerError, MethodError, TargetError, did_you_mean
 from seewhy.maps import Method, find_method, methods
 from seewhy.models import Labels
 from seewhy.recorder import LayerLike, LayerRow, LayerTable, Layout, Needs
+from seewhy.recorder.layout import Order
 from seewhy.targets import Question, TargetLike, ask
 
 Fuse = Literal["mean", "max", "none"]
@@ -57,17 +58,26 @@ class Plan:
         """Every layer once."""
         return tuple({row.name: row for group in self.layers for row in group}.values())
 
-    def questions(self, outputs: Tensor, labels: Labels | None, first: int) -> list[tuple[Question, ...]]:
+    def __post_init__(self) -> None:
+        if self.fuse not in get_args(Fuse):
+            raise LayerError(f"fuse='{self.fuse}' is not known. Known: mean, max, none (one map each).")
+
+    def questions(
+        self, outputs: Tensor, labels: Labels | None, numbers: int | Sequence[int]
+    ) -> list[tuple[Question, ...]]:
         """Return for each question asked: itself, and then as each method changes it.
 
         Args:
             outputs: `(batch, *output)`.
             labels: class names.
-            first: the batch's first sample's place among all images, for targets that are given one an image.
+            numbers: each sample's place among all images, for targets that are given one an image; a single number is the
+                first sample's place, the others following it.
         """
+        places = range(numbers, numbers + len(outputs)) if isinstance(numbers, int) else numbers
         found: list[tuple[Question, ...]] = []
         for target in self.targets:
-            own = target[first : first + len(outputs)] if isinstance(target, list) else target
+            each = one_each(target)
+            own = target if each is None else [each[place] for place in places if place < len(each)]
             for question in ask(own, outputs, labels):
                 found.append((question, *(_changed(wanted, question) for wanted in self.wanted)))
         return found
@@ -122,6 +132,22 @@ def check_targets(targets: Sequence[TargetLike] | TargetLike) -> tuple[TargetLik
     return (targets,)
 
 
+def one_each(target: Any) -> list[Any] | None:
+    """Return targets that are given one for each image (a list, a tuple, a tensor or array of indices), else None."""
+    if isinstance(target, list | tuple):
+        return list(target)
+    return target.tolist() if getattr(target, "ndim", 0) == 1 and hasattr(target, "tolist") else None
+
+
+def check_lengths(targets: Sequence[Any], images: int) -> None:
+    """Raise TargetError when targets that are given one for each image are more or fewer than the images."""
+    for target in targets:
+        if (each := one_each(target)) is not None and len(each) != images:
+            raise TargetError(
+                f"{len(each)} targets were given for {images} images. Give one for all, or exactly one for each image."
+            )
+
+
 def _changed(wanted: Wanted, question: Question) -> Question:
     """Return the question as a method asks it."""
     if wanted.method.retarget is None:
@@ -140,10 +166,11 @@ def _with_layout(row: LayerRow, layout: Layout | str | Mapping[str, Any]) -> Lay
     if isinstance(layout, Layout):
         return replace(row, layout=layout)
     if isinstance(layout, Mapping):
-        try:
+        if set(layout) <= {"order", "grid", "channels", "prefix"} and layout.get("order", "tokens") in get_args(Order):
             return replace(row, layout=replace(row.layout, **layout))
-        except TypeError as error:
-            raise LayerError(f"layout= takes order, grid, channels and prefix; {dict(layout)} was given.") from error
+        raise LayerError(
+            f"layout= takes order ({', '.join(get_args(Order))}), grid, channels and prefix; {dict(layout)} was given."
+        )
     shape = row.layout.shape
     if layout == "channels-first" and len(shape) > 2:
         return replace(row, layout=Layout("channels-first", shape[1:], shape[0]))

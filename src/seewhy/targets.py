@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,10 +16,11 @@ from seewhy.errors import TargetError
 from seewhy.models.labels import Labels
 
 Output = Float[Tensor, "*output"]
-TargetLike = None | int | str | Callable[[Tensor], Tensor]
-"""What a caller may give as one target."""
+TargetLike = None | SupportsIndex | str | Callable[[Tensor], Tensor]
+"""What a caller may give as one target; any kind of integer is a class index."""
 
 
+@runtime_checkable
 class Target(Protocol):
     """One question about one sample."""
 
@@ -58,6 +60,11 @@ class ProbabilityTarget:
     index: int
 
     def __call__(self, output: Output) -> Float[Tensor, ""]:
+        if output.shape[0] < 2:
+            raise TargetError(
+                "target='probability' is softmax over classes, and this model's output has only one, whose softmax is always 1. "
+                "Give a callable, such as `lambda output: output[0].sigmoid()`."
+            )
         return probabilities(output)[self.index]
 
     def describe(self, labels: Labels | None) -> str:
@@ -120,7 +127,8 @@ class CallableTarget:
 
     @property
     def _name(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return "a function" if name == "<lambda>" else str(name)
 
 
 def probabilities(outputs: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
@@ -164,7 +172,7 @@ def ask(wanted: TargetLike | Sequence[TargetLike], outputs: Output, labels: Labe
                 f"{len(wanted)} targets were given for {batch} images. Give one for all, or exactly one for each image."
             )
         return [tuple(_one(each, outputs[row], labels) for row, each in enumerate(wanted))]
-    if isinstance(wanted, str) and (match := re.fullmatch(r"top:(\d+)", wanted.strip())):
+    if isinstance(wanted, str) and (match := re.fullmatch(r"top:\s*(\d+)", wanted.strip(), re.IGNORECASE)):
         return _top(int(match[1]), outputs)
     return [tuple(_one(wanted, outputs[row], labels) for row in range(batch))]
 
@@ -180,21 +188,21 @@ def _top(count: int, outputs: Output) -> list[Question]:
 def _one(wanted: Any, output: Output, labels: Labels | None) -> Target:
     """Return the target that one sample is asked about."""
     if callable(wanted):
-        return wanted if hasattr(wanted, "describe") else CallableTarget(wanted)
+        return wanted if isinstance(wanted, Target) else CallableTarget(wanted)
     if wanted is None:
         _class_count(output, "None, the predicted class,")
         return ClassTarget(int(output.argmax()), predicted=True)
     if not isinstance(wanted, str):
         return ClassTarget(_index(wanted, output, labels))
     text = wanted.strip()
-    if text == "probability":
+    if text.casefold() == "probability":
         _class_count(output, text)
         return ProbabilityTarget(int(output.argmax()))
-    if match := re.fullmatch(r"(?:probability|prob):(.+)", text):
+    if match := re.fullmatch(r"(?:probability|prob):(.+)", text, re.IGNORECASE):
         return ProbabilityTarget(_index(match[1], output, labels))
-    if len(sides := re.split(r"\s*-vs-\s*|\s+vs\.?\s+", text)) == 2:
+    if len(sides := re.split(r"\s*-vs-\s*|\s+vs\.?\s+", text, flags=re.IGNORECASE)) == 2:
         return ContrastTarget(_index(sides[0], output, labels), _index(sides[1], output, labels))
-    if text.startswith("top:"):
+    if text.casefold().startswith("top:"):
         raise TargetError(f"target='{wanted}': write 'top:k' with a whole number, for all images at once.")
     return ClassTarget(_index(text, output, labels))
 
@@ -203,12 +211,9 @@ def _index(wanted: Any, output: Output, labels: Labels | None) -> int:
     """Return a class index from an integer, digits or a label name, checked against the output."""
     classes = _class_count(output, repr(wanted))
     text = str(wanted).strip()
-    is_number = not isinstance(wanted, bool) and re.fullmatch(r"[+-]?\d+", text)
-    if not is_number and not isinstance(wanted, str):
-        raise TargetError(
-            f"target={wanted!r} is a {type(wanted).__name__}; give a class index, a label name, 'A-vs-B', 'top:k', a callable."
-        )
-    if is_number:
+    if not isinstance(wanted, str):
+        index = _whole_number(wanted)
+    elif re.fullmatch(r"[+-]?\d+", text):
         index = int(text)
     elif labels is None:
         raise TargetError(
@@ -219,6 +224,19 @@ def _index(wanted: Any, output: Output, labels: Labels | None) -> int:
     if not 0 <= index < classes:
         raise TargetError(f"target={wanted!r} is class {index}; this model has {classes} classes, 0 to {classes - 1}.")
     return index
+
+
+def _whole_number(wanted: Any) -> int:
+    """Return any kind of integer (Python's, numpy's, a tensor with one) as an int; a truth value is none."""
+    is_truth = "bool" in str(getattr(wanted, "dtype", type(wanted).__name__))
+    if is_truth or not hasattr(wanted, "__index__") or getattr(wanted, "ndim", 0) > 0:
+        raise TargetError(
+            f"target={wanted!r} is a {type(wanted).__name__}; give a class index, a label name, 'A-vs-B', 'top:k', a callable."
+        )
+    try:
+        return operator.index(wanted)
+    except TypeError as error:
+        raise TargetError(f"target={wanted!r} is not a whole number, so it is no class index.") from error
 
 
 def _class_count(output: Output, wanted: str) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seewhy.cli import say
-from seewhy.errors import MethodError, PartialError, SeewhyError
+from seewhy.errors import LayerError, MethodError, PartialError, RenderError, SeewhyError, did_you_mean
 
 if TYPE_CHECKING:
     from seewhy.explainer import Explainer
     from seewhy.explanation import Explanation
+
+PICTURES = ("png", "jpg", "jpeg", "webp", "html", "pdf", "svg")
 
 app = typer.Typer(
     name="seewhy",
@@ -41,6 +44,25 @@ Signed = Annotated[bool, typer.Option("--signed", help="Show evidence against th
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Seed = Annotated[int, typer.Option("--seed", help="For everything that is drawn at random.")]
+
+
+def _version(wanted: bool) -> bool:
+    """Print the version and end, when it is wanted."""
+    if wanted:
+        from seewhy import __version__
+
+        say.line(f"seewhy {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See why a vision model decided: where it looked, on your picture, without naming a layer."""
 
 
 @app.command()
@@ -76,16 +98,17 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Explain pictures: writes NAME.why.png beside you and prints what the model says."""
-    ask = _explainer(model, weights, random, labels, device, seed)
     options: dict[str, Any] = _options(option)
+    forms = _forms(form or ["png"], (*PICTURES, "npz", "json"))
     names = _names(images)
+    ask = _explainer(model, weights, random, labels, device, seed)
     out = _folder(out)
     style: dict[str, Any] = {"view": "signed" if signed else None, "fuse": fuse}
     answers, failed = _each(images, lambda paths: ask(paths, target, method, layer, **style, **options))
     documents = []
     for path, found in answers:
         explanations = found if isinstance(found, list) else [found]
-        files = _save(explanations, names[path], out, form or ["png"])
+        files = _save(explanations, names[path], out, forms)
         if as_json:
             documents += [_document(each, written) for each, written in zip(explanations, files, strict=True)]
         else:
@@ -118,9 +141,11 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare methods, layers and targets on one picture: one grid, NAME.compare.png."""
-    ask = _explainer(model, weights, random, labels, device, seed)
+    options: dict[str, Any] = _options(option)
+    [form] = _forms([form], PICTURES)
     view: Any = "signed" if signed else None
-    found: Any = ask.compare(image, method or ["grad-cam"], layer, target or [], view=view, **_options(option))
+    ask = _explainer(model, weights, random, labels, device, seed)
+    found: Any = ask.compare(image, method or ["grad-cam"], layer, target or [], view=view, **options)
     path = _folder(out) / f"{image.stem}.compare.{form}"
     found.save(path)
     if as_json:
@@ -153,6 +178,9 @@ def layers(
     table = _explainer(model, weights, random, None, None, 0).layers(image)
     head, body = table.columns()
     body = [row for row in body if fnmatchcase(row[0], pattern)]
+    if not body:
+        names = [row.name for row in table]
+        raise LayerError(f"No layer that yields a map fits --only '{pattern}'.{did_you_mean(pattern, names)}")
     if as_json:
         say.as_json([dict(zip((*head[:-1], "default"), row, strict=True)) for row in body])
     else:
@@ -214,9 +242,31 @@ def _options(given: list[str] | None) -> dict[str, str]:
 
 
 def _names(images: list[Path]) -> dict[Path, str]:
-    """Return what each picture's results are called: its stem, or the whole name where two stems are the same."""
-    stems = [path.stem for path in images]
-    return {path: path.stem if stems.count(path.stem) == 1 else path.name for path in images}
+    """Return what each picture's results are called: its stem, or more of its path where others are called the same."""
+    different = set(images)
+    names = {}
+    for path in different:
+        # Case is folded because two names that differ in it alone are one file on some systems.
+        taken = [[way.casefold() for way in _ways_to_call(other)] for other in different if other != path]
+        ways = _ways_to_call(path)
+        alone = (way for number, way in enumerate(ways) if all(way.casefold() != other[number] for other in taken))
+        names[path] = next(alone, ways[-1])
+    return names
+
+
+def _ways_to_call(path: Path) -> list[str]:
+    """Return names for a picture, the shortest first: cat, cat.jpg, pets-cat.jpg, home-pets-cat.jpg, ..."""
+    parts = path.absolute().parts
+    return [path.stem, *("-".join(parts[-count:]) for count in range(1, 10))]
+
+
+def _forms(forms: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return file endings without their dots, checked before any work is done."""
+    found = list(dict.fromkeys(form.casefold().lstrip(".") for form in forms))
+    for form in found:
+        if form not in known:
+            raise RenderError(f"--format {form} is not known. Known: {', '.join(known)}.")
+    return found
 
 
 def _folder(out: Path) -> Path:
@@ -242,7 +292,7 @@ def _save(explanations: list[Explanation], name: str, out: Path, forms: list[str
     written = []
     for number, explanation in enumerate(explanations, start=1):
         mark = "" if len(explanations) == 1 else f".{number}"
-        paths = [out / f"{name}{mark}.why.{form.lstrip('.')}" for form in forms]
+        paths = [out / f"{name}{mark}.why.{form}" for form in forms]
         for path in paths:
             explanation.save(path)
         written.append(paths)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from seewhy.errors import SeewhyError
     from seewhy.explanation import Explanation
+
+
+_FOLDS = ("what it does", "source")
+_FOLDED = 16  # letters: the narrowest that a folded column may become
 
 
 def complain(error: SeewhyError, about: str = "") -> None:
@@ -23,31 +28,45 @@ def as_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """Print a table; words are printed as they are, never read as markup."""
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+    """Print a table; words are printed as they are, never read as markup.
+
+    To a file or pipe each row is one line. On a terminal long texts are folded; where it is too narrow even for that, each
+    row becomes a paragraph, so that nothing is cut off.
+    """
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=None if title is None else Text(title), box=box.SIMPLE_HEAD, title_justify="left")
+    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
+    frame = 3 * len(head) + 1  # a blank on each side of a cell, one between cells, and the two edges
+    console = Console(width=None if sys.stdout.isatty() else sum(widths) + frame)
+    least = sum(min(_FOLDED, width) if word in _FOLDS else width for word, width in zip(head, widths, strict=True))
+    if least + frame > console.width:
+        for line in body:
+            console.print(Text(line[0], style="bold"))
+            told = [f"{word}: {cell}" if word else cell for word, cell in zip(head[1:], line[1:], strict=True) if cell]
+            console.print(Padding(Text("; ".join(told)), (0, 0, 0, 4)))
+        return
+    drawn = Table(box=box.SIMPLE_HEAD)
     for word in head:
-        folds = word in ("what it does", "source")
-        drawn.add_column(
-            Text(word),
-            overflow="fold",
-            no_wrap=not folds,
-            justify="right" if word in ("%", "score", "index") else "left",
-        )
+        justify: Literal["left", "right"] = "right" if word in ("%", "score", "index") else "left"
+        drawn.add_column(Text(word), overflow="fold", no_wrap=word not in _FOLDS, justify=justify)
     for line in body:
         drawn.add_row(*(Text(cell) for cell in line))
-    Console(width=None if sys.stdout.isatty() else 160).print(drawn)
+    console.print(drawn)
 
 
 def answer(explanation: Explanation) -> None:
     """Print the five likeliest classes."""
-    body = [(f"{p.probability:.1%}", p.name, str(p.index), f"{p.score:.3f}") for p in explanation.prediction]
-    table(("%", "class", "index", "score"), body, title=f"{explanation.name}: what {explanation.model} says")
+    body = [
+        ("" if math.isnan(p.probability) else f"{p.probability:.1%}", p.name, str(p.index), f"{p.score:.3f}")
+        for p in explanation.prediction
+    ]
+    line(f"{explanation.name}: what {explanation.model} says")
+    table(("%", "class", "index", "score"), body)
 
 
 def about(explanation: Explanation) -> None:

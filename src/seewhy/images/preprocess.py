@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from seewhy.errors import ImageError
 from seewhy.images.geometry import Geometry
-from seewhy.images.read import Picture
+from seewhy.images.read import PIXEL_LIMIT, Picture
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Fit = Literal["crop", "squash", "letterbox"]
+Fit = Literal["crop", "squash", "letterbox", "border"]
+Rounding = Literal["even", "down"]
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -51,12 +52,15 @@ class Preprocess:
         size: height and width of the model's input, in pixels.
         resize: height and width to scale to before the crop; None means `size`. With fit "crop" the shorter side is
             scaled to it and the longer one keeps the picture's proportions.
-        fit: "crop" the centre, "squash" to the size without regard to proportions, or "letterbox": keep all, with a border.
+        fit: "crop" the centre; "squash" to `resize` without regard to proportions; "letterbox": keep all, with a border;
+            "border": scale the longer side to `resize`, then crop or add a border.
         interpolation: a PIL filter by name.
-        mean, std: per channel, for values in 0..1.
+        mean, std: per channel, for values in 0..1; one number stands for all, and a grey input takes the average.
         channels: 3, or 1 for models of grey pictures.
         scale: the value that white has before `mean` and `std` are applied (1 for nearly all, 255 for some).
-        fill: the border's value with fit "letterbox", 0..255.
+        fill: the border's value, 0..255, one or one a channel.
+        rounding: where a crop begins that cannot lie in the middle: at the even pixel, as torchvision does, or the one
+            before, as Hugging Face does.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -67,15 +71,21 @@ class Preprocess:
     std: tuple[float, ...] = IMAGENET_STD
     channels: int = 3
     scale: float = 1.0
-    fill: int = 0
+    fill: int | tuple[int, ...] = 0
+    rounding: Rounding = "even"
 
     def __post_init__(self) -> None:
         if self.interpolation not in _FILTERS:
             raise ImageError(f"Interpolation '{self.interpolation}' is not known. Known: {', '.join(_FILTERS)}.")
-        if self.fit not in ("crop", "squash", "letterbox"):
-            raise ImageError(f"fit='{self.fit}' is not known. Known: crop, squash, letterbox.")
-        if min(self.size) < 1 or (self.resize and min(self.resize) < 1):
-            raise ImageError(f"A size must be positive; got size={self.size}, resize={self.resize}.")
+        if self.fit not in get_args(Fit):
+            raise ImageError(f"fit='{self.fit}' is not known. Known: {', '.join(get_args(Fit))}.")
+        if self.rounding not in get_args(Rounding):
+            raise ImageError(f"rounding='{self.rounding}' is not known. Known: {', '.join(get_args(Rounding))}.")
+        object.__setattr__(self, "size", _pair(self.size, "size"))
+        object.__setattr__(self, "resize", None if self.resize is None else _pair(self.resize, "resize"))
+        object.__setattr__(self, "mean", _per_channel(self.mean, "mean", self.channels))
+        object.__setattr__(self, "std", _per_channel(self.std, "std", self.channels))
+        object.__setattr__(self, "fill", self.fill if isinstance(self.fill, int) else tuple(self.fill))
         if not all(self.std):
             raise ImageError(f"std={self.std} holds a zero; the input would not be finite.")
 
@@ -84,6 +94,15 @@ class Preprocess:
         height, width = picture.pixels.shape[:2]
         geometry = Geometry.identity((height, width), orientation=picture.orientation)
         scaled = self._scaled_size(height, width)
+        if self.channels not in (1, 3):
+            raise ImageError(
+                f"A picture gives 1 or 3 channels; the model takes {self.channels}. Give a float tensor (C, H, W) instead."
+            )
+        if scaled[0] * scaled[1] > PIXEL_LIMIT:
+            raise ImageError(
+                f"'{picture.name}' is {width} x {height} pixels and would be scaled to {scaled[1]} x {scaled[0]}, over the "
+                f"limit of {PIXEL_LIMIT:,} pixels. Crop it, or prepare it with fit='letterbox' or 'squash'."
+            )
         image = Image.fromarray(picture.pixels)
         image = image.convert("L") if self.channels == 1 else image
         if scaled != (height, width):
@@ -102,12 +121,17 @@ class Preprocess:
         if unit.min() < -0.05 or unit.max() > 1.05:
             return None
         values = (unit.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
-        return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:-1], 3)))
+        return np.array(np.broadcast_to(values, (*values.shape[:-1], 3)), order="C")
 
     def __str__(self) -> str:
         """Return the steps as one readable line."""
         resize = self.resize or self.size
-        how = {"crop": f"shorter side to {min(resize)}, centre crop", "squash": "stretch", "letterbox": "letterbox"}
+        how = {
+            "crop": f"shorter side to {min(resize)}, centre crop",
+            "squash": "stretch",
+            "letterbox": "letterbox",
+            "border": f"longer side to {max(resize)}, centre crop or border",
+        }
         return (
             f"{how[self.fit]} to {self.size[0]}x{self.size[1]} ({self.interpolation}), mean {self.mean}, std {self.std}"
         )
@@ -117,8 +141,10 @@ class Preprocess:
         if self.fit == "squash":
             return target_height, target_width
         if self.fit == "letterbox":
-            ratio = min(self.size[0] / height, self.size[1] / width)
-            return max(1, round(height * ratio)), max(1, round(width * ratio))
+            target_height, target_width = self.size
+        if self.fit in ("letterbox", "border"):
+            ratio = max(height / target_height, width / target_width)
+            return max(1, round(height / ratio)), max(1, round(width / ratio))
         if target_height == target_width:  # torchvision's rule: the longer side is truncated to a whole pixel
             short = min(height, width)
             return (
@@ -126,14 +152,15 @@ class Preprocess:
                 if height == short
                 else (int(target_width * height / short), target_width)
             )
-        ratio = max(target_height / height, target_width / width)
-        return max(1, round(height * ratio)), max(1, round(width * ratio))
+        ratio = min(height / target_height, width / target_width)  # timm's rule: both are rounded
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
 
     def _centred(self, image: Image.Image, geometry: Geometry) -> tuple[Image.Image, Geometry]:
         """Crop the centre; where the image is smaller than the size, a border is added."""
-        top = _centre(image.height, self.size[0])
-        left = _centre(image.width, self.size[1])
-        canvas = Image.new(image.mode, self.size[::-1], self.fill if image.mode == "L" else (self.fill,) * 3)
+        top = _centre(image.height, self.size[0], self.rounding)
+        left = _centre(image.width, self.size[1], self.rounding)
+        fill = (self.fill,) * 3 if isinstance(self.fill, int) else self.fill
+        canvas = Image.new(image.mode, self.size[::-1], fill[0] if image.mode == "L" else fill)
         canvas.paste(image, (-left, -top))
         return canvas, geometry.cropped((top, left), self.size)
 
@@ -155,13 +182,19 @@ class CallablePreprocess:
 
     def __call__(self, picture: Picture) -> tuple[Float[Tensor, "channel height width"], Geometry]:
         """Return what the transform makes of the picture."""
-        result = self.transform(Image.fromarray(picture.pixels))
-        if not isinstance(result, Tensor) or result.ndim not in (3, 4) or not result.is_floating_point():
+        try:
+            result = self.transform(Image.fromarray(picture.pixels))
+        except Exception as error:
+            raise ImageError(f"preprocess= raised {type(error).__name__} on '{picture.name}': {error}") from error
+        if isinstance(result, Tensor) and result.ndim == 4 and len(result) == 1:
+            result = result[0]
+        if not isinstance(result, Tensor) or result.ndim != 3 or not result.is_floating_point():
             found = f"{type(result).__name__} {tuple(getattr(result, 'shape', ()))}"
             raise ImageError(f"preprocess= must return a float tensor (C, H, W); it returned {found}.")
-        image = result[0] if result.ndim == 4 else result
+        if not bool(torch.isfinite(result).all()):
+            raise ImageError(f"preprocess= made NaN or infinite values from '{picture.name}'. Check its mean and std.")
         shape = picture.pixels.shape[:2]
-        return image, Geometry.identity(shape, orientation=picture.orientation).resized(image.shape[1:])
+        return result, Geometry.identity(shape, orientation=picture.orientation).resized(result.shape[1:])
 
     def to_display(self, image: Float[Tensor, " channel *space"]) -> npt.NDArray[np.uint8] | None:  # noqa: ARG002
         """Return None: what this transform did to the values is not known."""
@@ -203,17 +236,33 @@ def from_torchvision(transform: Any) -> Preprocess | None:
     if steps is None:
         return None
     found = Preprocess(size=(1, 1), resize=None, mean=(0.0,) * 3, std=(1.0,) * 3)
-    cropped = False
+    cropped = is_tensor = is_unit = False
     for step in steps:
         name = type(step).__name__
-        if name in ("ToTensor", "PILToTensor", "ConvertImageDtype", "ToImage", "ToDtype", "MaybeToTensor"):
+        if name in _TO_TENSOR:
+            is_tensor = True
+            is_unit = is_unit or _makes_unit(name, step)
             continue
+        if name == "Resize" and is_tensor and not getattr(step, "antialias", True):
+            return None
         following = _with_step(found, name, step)
         if following is None:
             return None
         found = following
         cropped = cropped or name == "CenterCrop"
-    return found if cropped or found.fit == "squash" else None
+    return found if is_unit and (cropped or found.fit == "squash") else None
+
+
+_TO_TENSOR = ("ToTensor", "MaybeToTensor", "PILToTensor", "ToImage", "ConvertImageDtype", "ToDtype")
+
+
+def _makes_unit(name: str, step: Any) -> bool:
+    """Return whether a torchvision step turns 0..255 into 0..1."""
+    dtype = getattr(step, "dtype", None)
+    is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
+    return name in ("ToTensor", "MaybeToTensor") or (
+        is_float and (name == "ConvertImageDtype" or bool(getattr(step, "scale", False)))
+    )
 
 
 def _with_step(so_far: Preprocess, name: str, step: Any) -> Preprocess | None:
@@ -222,7 +271,7 @@ def _with_step(so_far: Preprocess, name: str, step: Any) -> Preprocess | None:
         return replace(so_far, mean=tuple(map(float, step.mean)), std=tuple(map(float, step.std)))
     if name == "Resize" and so_far.resize is None and getattr(step, "max_size", None) is None:
         size = step.size if isinstance(step.size, int) else tuple(step.size)
-        filter_name = getattr(step.interpolation, "value", None)
+        filter_name = getattr(step.interpolation, "value", step.interpolation)  # v2 may keep the plain word
         if filter_name not in _FILTERS:
             return None
         if isinstance(size, tuple) and len(size) == 2:
@@ -246,12 +295,41 @@ def from_fraction(size: tuple[int, int], crop_fraction: float, crop_mode: str, *
     """
     scaled = (math.floor(size[0] / crop_fraction), math.floor(size[1] / crop_fraction))
     if crop_mode == "border":
-        return Preprocess(size=size, resize=None, fit="letterbox", **rest)
+        fill = tuple(round(255 * value) for value in rest.get("mean", IMAGENET_MEAN))
+        return Preprocess(size=size, resize=scaled, fit="border", fill=fill, **rest)
     return Preprocess(size=size, resize=scaled, fit="squash" if crop_mode == "squash" else "crop", **rest)
 
 
-def _centre(length: int, wanted: int) -> int:
-    """Return where a centred piece begins, rounded as torchvision does."""
+def _centre(length: int, wanted: int, rounding: Rounding) -> int:
+    """Return where a centred piece begins; below 0 where a border has to be added."""
     if length < wanted:
         return -((wanted - length) // 2)
-    return round((length - wanted) / 2.0)
+    return (length - wanted) // 2 if rounding == "down" else round((length - wanted) / 2.0)
+
+
+def _pair(value: Any, name: str) -> tuple[int, int]:
+    """Return (height, width) from one number or two."""
+    numbers = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(numbers) != 2 or not all(isinstance(number, int) and number > 0 for number in numbers):
+        raise ImageError(
+            f"A size must be positive whole numbers, (height, width) or one for both; got {name}={value!r}."
+        )
+    if numbers[0] * numbers[1] > PIXEL_LIMIT:
+        raise ImageError(f"{name}={value!r} is over the limit of {PIXEL_LIMIT:,} pixels.")
+    return numbers[0], numbers[1]
+
+
+def _per_channel(value: Any, name: str, channels: int) -> tuple[float, ...]:
+    """Return one number a channel."""
+    given = value if isinstance(value, list | tuple) else (value,)
+    try:
+        numbers = tuple(float(number) for number in given)
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"{name}={value!r} must be numbers, one a channel.") from error
+    if len(numbers) == channels:
+        return numbers
+    if len(numbers) == 1:
+        return numbers * channels
+    if channels == 1 and numbers:
+        return (sum(numbers) / len(numbers),)
+    raise ImageError(f"{name}={value!r} has {len(numbers)} numbers for {channels} channels.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,15 @@ from seewhy.errors import ImageError
 PIXEL_LIMIT = 80_000_000
 """Largest picture that is decoded, in pixels; a small file can claim any size (a decompression bomb)."""
 
+_FILE_LIMIT = 1_000_000_000  # bytes; a picture of PIXEL_LIMIT pixels with four 16-bit channels is below it
+
 # Raster formats only: PIL's EPS reader, for one, would start another program on the file.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
 
-PictureSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | torch.Tensor
+# Filters overshoot a little, so a picture in 0..1 may hold 1.002; without this it would be read as 0..255, all black.
+_SLACK = 0.01
+
+PictureSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +63,9 @@ def read(source: PictureSource, *, pixel_limit: int = PIXEL_LIMIT) -> Picture:
     if isinstance(source, Image.Image):
         return _from_pil(source, "image", pixel_limit)
     if isinstance(source, torch.Tensor):
-        return from_array(source.detach().cpu().numpy(), name="tensor", pixel_limit=pixel_limit)
+        values = source.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # numpy has no bfloat16
+        return from_array(values.numpy(), name="tensor", pixel_limit=pixel_limit)
     if isinstance(source, np.ndarray):
         return from_array(source, pixel_limit=pixel_limit)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -71,6 +80,8 @@ def read(source: PictureSource, *, pixel_limit: int = PIXEL_LIMIT) -> Picture:
 
 def from_array(array: npt.NDArray[np.generic], *, name: str = "array", pixel_limit: int = PIXEL_LIMIT) -> Picture:
     """Read one picture from an array; layouts and ranges as in :func:`read`."""
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"'{name}' holds {array.dtype} values; a picture holds real numbers. Convert it first.")
     channels_last = _channels_last(array)
     height, width = channels_last.shape[:2]
     _check_size(width, height, name, pixel_limit)
@@ -78,21 +89,30 @@ def from_array(array: npt.NDArray[np.generic], *, name: str = "array", pixel_lim
     if pixels.shape[2] == 4:
         notes = (*notes, "the fourth channel (opacity) was dropped")
     pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[:, :, :3]
-    return Picture(np.ascontiguousarray(pixels), name, notes=notes)
+    return Picture(np.array(pixels, order="C"), name, notes=notes)  # a copy: callers use their buffers again
 
 
 def _file_bytes(path: Path) -> bytes:
     text = str(path)
     if text.startswith(("http:/", "https:/", "data:")):
         raise ImageError(f"'{text}' is an address; seewhy opens no network. Download the picture and give its path.")
-    if not path.exists():
-        raise ImageError(f"There is no file '{path}'. Check the path; it is taken from the folder you are in.")
-    if not path.is_file():
-        raise ImageError(f"'{path}' is not a file. Give one picture, or several paths.")
     try:
+        if not path.exists():
+            raise ImageError(
+                f"There is no file '{_short(text)}'. Check the path; it is taken from the folder you are in."
+            )
+        if not path.is_file():
+            raise ImageError(f"'{path}' is not a file. Give one picture, or several paths.")
+        if path.stat().st_size > _FILE_LIMIT:
+            raise ImageError(f"'{path}' is over the limit of {_FILE_LIMIT:,} bytes. Make it smaller first.")
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"'{path}' cannot be read: {error.strerror}. Check its permissions.") from error
+        raise ImageError(f"'{_short(text)}' cannot be read: {error.strerror}. Check path and permissions.") from error
+
+
+def _short(text: str) -> str:
+    """Return a text that may be a whole file given as a path by mistake, short enough for a message."""
+    return text if len(text) <= 300 else f"{text[:80]}… ({len(text):,} characters)"
 
 
 def _from_bytes(data: bytes, name: str, pixel_limit: int) -> Picture:
@@ -101,8 +121,7 @@ def _from_bytes(data: bytes, name: str, pixel_limit: int) -> Picture:
     Image.init()  # registers every reader that this installation of Pillow has
     allowed = [name for name in _FORMATS if name in Image.OPEN]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit speaks instead
+        with _quiet():
             image = Image.open(io.BytesIO(data), formats=allowed)
     except UnidentifiedImageError as error:
         raise ImageError(
@@ -110,7 +129,7 @@ def _from_bytes(data: bytes, name: str, pixel_limit: int) -> Picture:
         ) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"'{name}' is far over the limit of {pixel_limit:,} pixels. Make it smaller first.") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # each of Pillow's readers has its own way to fail on damaged bytes
         raise ImageError(f"'{name}' is damaged: {error}. Copy or download it again.") from error
     return _from_pil(image, name, pixel_limit)
 
@@ -118,23 +137,40 @@ def _from_bytes(data: bytes, name: str, pixel_limit: int) -> Picture:
 def _from_pil(image: Image.Image, name: str, pixel_limit: int) -> Picture:
     _check_size(image.width, image.height, name, pixel_limit)  # before the pixels are decoded
     try:
-        image.load()
-        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        upright = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, TypeError) as error:
+        with _quiet():
+            image.load()
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            upright = ImageOps.exif_transpose(image)
+    except Exception as error:
         raise ImageError(f"'{name}' is damaged or truncated: {error}. Copy or download it again.") from error
-    orientation = orientation if orientation in range(1, 9) else 1
+    _check_size(upright.width, upright.height, name, pixel_limit)  # an icon's picture may differ from its header
+    orientation = orientation if isinstance(orientation, int) and orientation in range(1, 9) else 1
     if upright.mode.startswith(("I", "F")):
         grey = from_array(_wide_grey(upright), name=name, pixel_limit=pixel_limit)
         return Picture(grey.pixels, name, orientation, grey.notes)
-    notes = ("transparency was dropped",) if "A" in upright.getbands() or "transparency" in upright.info else ()
-    rgb = upright if upright.mode == "RGB" else upright.convert("RGBA" if notes else "RGB").convert("RGB")
+    transparent = upright.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in upright.info
+    notes = ("transparency was dropped",) if transparent else ()
+    try:
+        upright = upright.convert("LA") if upright.mode == "La" else upright
+        rgb = upright if upright.mode == "RGB" else upright.convert("RGBA" if notes else "RGB").convert("RGB")
+    except ValueError as error:
+        raise ImageError(f"'{name}' has colours of kind {upright.mode}: {error}. Convert it to RGB.") from error
     return Picture(np.array(rgb, np.uint8), name, orientation, notes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Read without Pillow's warnings: our own limit speaks instead of its, and odd metadata does not harm the pixels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        yield
 
 
 def _wide_grey(image: Image.Image) -> npt.NDArray[np.generic]:
     """Return a grey picture of more than 8 bits as uint16 or float32."""
     values = np.array(image)
+    values = values.astype(values.dtype.newbyteorder("="))
     if values.dtype.kind == "i" and values.min() >= 0 and values.max() <= 65535:
         return values.astype(np.uint16)
     return values if values.dtype == np.uint16 else values.astype(np.float32)
@@ -168,18 +204,21 @@ def _to_uint8(array: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.uint8]
     """Return the array in 0..255, and what had to be assumed."""
     if array.dtype == np.uint8:
         return array, ()
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # files may hold the other byte order
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255), ()
     if not np.isfinite(array.astype(np.float64)).all():
         raise ImageError(f"'{name}' holds NaN or infinite values. Replace them before asking.")
+    array = array.astype(np.float32) if array.dtype == np.float16 else array  # float16 is too coarse
     low, high = float(array.min()), float(array.max())
-    if array.dtype == np.uint16 or (array.dtype.kind == "f" and 255 < high <= 65535 and low >= 0):
+    in_unit = array.dtype.kind == "f" and high <= 1 + _SLACK
+    slack = _SLACK * (1 if in_unit else 255) if array.dtype.kind == "f" else 0.0
+    if array.dtype == np.uint16 or (array.dtype.kind == "f" and 255 + slack < high <= 65535 and low >= 0):
         dark = ("16-bit values were read as 0..65535, and none is above 4095: if these are 12 bits, scale first",)
         return np.round(array / 257.0).astype(np.uint8), dark if high <= 4095 else ()
-    if low < 0 or high > 255:
+    if low < -slack or high > 255 + slack:
         raise ImageError(
             f"'{name}' has values from {low:.4g} to {high:.4g}; a picture has 0..1 or 0..255. If it is already normalised "
             "for the model, give it as a float tensor (C, H, W) and it is used as it is."
         )
-    in_unit = array.dtype.kind == "f" and high <= 1
-    return np.round(array * (255.0 if in_unit else 1.0)).astype(np.uint8), ()
+    return np.round(np.clip(array * (255.0 if in_unit else 1.0), 0, 255)).astype(np.uint8), ()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from fnmatch import fnmatch
 
+import torch
+from torch import Tensor
+
 from seewhy.errors import ModelError
 from seewhy.models.checkpoint import State, load_state, match_names, read_state
 from seewhy.models.labels import Labels as Labels
@@ -36,6 +39,8 @@ def load(
     Raises:
         ModelError: unknown name (nearest names are told), no network, or weights that do not fit.
     """
+    if num_classes is not None and num_classes < 0:
+        raise ModelError(f"num_classes={num_classes} must not be negative.")
     source, request = resolve(name, pretrained=pretrained and weights is None, num_classes=num_classes)
     loaded = source.build(request)
     if weights is None:
@@ -64,11 +69,17 @@ def _classes_in(state: State, loaded: LoadedModel) -> int | None:
     wanted = loaded.module.state_dict()
     renamed = match_names(state, set(wanted))
     differing = [name for name in wanted if name in renamed and renamed[name].shape != wanted[name].shape]
+    if not differing or len(differing) > 4 or not all(_is_stored(renamed[name]) for name in differing):
+        return None
     counts = {renamed[name].shape[0] for name in differing}
     rest_fits = all(renamed[name].shape[1:] == wanted[name].shape[1:] for name in differing)
-    if not differing or len(counts) != 1 or not rest_fits or len(differing) > 4:
-        return None
-    return int(counts.pop())
+    return int(counts.pop()) if len(counts) == 1 and rest_fits else None
+
+
+def _is_stored(tensor: Tensor) -> bool:
+    """Return whether the file holds each number: a tensor with strides of 0 can claim any shape in a few bytes."""
+    plain = tensor.layout == torch.strided and not tensor.is_meta
+    return plain and tensor.ndim > 0 and tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
 __all__ = ["ASSUMED", "EMBEDDED", "Labels", "LoadedModel", "ModelError", "adopt", "as_labels", "find_names", "load"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from seewhy.errors import ModelError
 
 State = dict[str, Tensor]
 
+_COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # the last two are left behind by FLOP counters
 _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "net", "weights")
 
 
@@ -24,9 +26,9 @@ def read_state(path: str | os.PathLike[str]) -> State:
         ModelError: missing, damaged, holding anything but data, or holding no tensors.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on names that are too long
         raise ModelError(f"There is no weights file '{path}'. Check the path.")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
     state = _find_tensors(content)
     if not state:
         found = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
@@ -49,8 +51,14 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
         for name in wanted
         if name in renamed and renamed[name].shape != wanted[name].shape
     ]
-    if not missing and not shapes:
-        module.load_state_dict(renamed, strict=False)
+    # Beside the model (a loss, a second head) more is harmless; within its parts it means a larger architecture.
+    parts = {name.partition(".")[0] for name in wanted}
+    larger = [name for name in extra if name.partition(".")[0] in parts and not name.endswith(_COUNTERS)]
+    if not missing and not shapes and not larger:
+        try:
+            module.load_state_dict({name: value for name, value in renamed.items() if name in wanted}, strict=False)
+        except RuntimeError as error:  # sparse, quantised or data-less tensors
+            raise ModelError(f"The weights in '{source}' cannot be copied into this model: {error}") from error
         return
     told = [f"{len(shapes)} shapes differ ({'; '.join(shapes[:3])})"] if shapes else []
     told += [f"{len(missing)} of {len(wanted)} weights are missing ({', '.join(missing[:3])})"] if missing else []
@@ -66,10 +74,10 @@ def match_names(state: State, wanted: set[str]) -> State:
 
     The prefix is the one, possibly none, under which most names fit.
     """
-    prefixes = {""}
+    prefixes = {"": None}  # in the file's order, so that of two that fit alike the first wins
     for name in state:
         parts = name.split(".")
-        prefixes.update(".".join(parts[:count]) + "." for count in range(1, min(4, len(parts))))
+        prefixes.update(dict.fromkeys(".".join(parts[:count]) + "." for count in range(1, min(4, len(parts)))))
     best = max(sorted(prefixes, key=len), key=lambda prefix: sum(prefix + name in state for name in wanted))
     return {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}
 
@@ -86,24 +94,38 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_pickle(path: Path) -> object:
     try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+        else:
+            packed = False
+    except Exception as error:
+        raise ModelError(f"'{path.name}' is not a complete PyTorch file: {error}. Copy or save it again.") from error
+    if packed:  # torch.save never does; unpacking could fill the memory
+        raise ModelError(f"'{path.name}' is a packed archive, not a PyTorch file. Unpack it and give the file within.")
+    if not start.startswith((b"PK", b"\x80")):  # a web page, a Git LFS pointer, another framework's format
+        raise ModelError(
+            f"'{path.name}' is not a PyTorch file: it begins with {start!r}. Download the file itself; a safetensors file "
+            "must be called .safetensors."
+        )
+    try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"'{path.name}' holds more than weights, and reading that could run code: it was refused. "
             "Save `model.state_dict()` (or safetensors) where you trust it."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged bytes reach many corners of the reader
         raise ModelError(f"'{path.name}' is not a complete PyTorch file: {error}. Copy or save it again.") from error
 
 
-def _find_tensors(content: object) -> State:
-    """Return the state dict in a checkpoint: the thing itself, or under one of the usual names."""
-    if not isinstance(content, Mapping):
+def _find_tensors(content: object, depth: int = 3) -> State:
+    """Return the state dict in a checkpoint: under one of the usual names, or the thing itself."""
+    if not isinstance(content, Mapping) or depth == 0:  # a hostile file can hold a mapping within itself
         return {}
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if tensors:
-        return tensors
-    for name in _NESTED_UNDER:
-        if found := _find_tensors(content.get(name)):
+    for name in _NESTED_UNDER:  # first: beside a `state_dict` there may be other tensors, such as `best_acc1`
+        if found := _find_tensors(content.get(name), depth - 1):
             return found
-    return {}
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,10 +26,9 @@ class Labels:
         return len(self.lines)
 
     def name(self, index: int) -> str:
-        """Return the class's first name, or "class 7" beyond the list."""
-        if 0 <= index < len(self.lines):
-            return self.lines[index].split(",")[0].strip()
-        return f"class {index}"
+        """Return the class's first name, or "class 7" where it has none."""
+        named = self.lines[index].split(",")[0].strip() if 0 <= index < len(self.lines) else ""
+        return named or f"class {index}"
 
     def find(self, wanted: str) -> int:
         """Return the index of the class of this name.
@@ -75,7 +75,7 @@ def imagenet() -> Labels:
     return Labels(tuple(info.index_to_description(index) for index in range(info.num_classes())))
 
 
-def as_labels(given: Labels | Sequence[str] | Mapping[Any, str] | str | os.PathLike[str]) -> Labels:
+def as_labels(given: Labels | Sequence[str] | Mapping[Any, Any] | str | os.PathLike[str]) -> Labels:
     """Accept what a caller gives as `labels=`: names in order, a mapping index to name, a file, or "imagenet".
 
     Raises:
@@ -89,35 +89,49 @@ def as_labels(given: Labels | Sequence[str] | Mapping[Any, str] | str | os.PathL
         return _from_file(Path(given))
     if isinstance(given, Mapping):
         return _from_mapping(given)
+    if not isinstance(given, Sequence):
+        raise ModelError(f"Labels are names in order, a mapping or a file, not a {type(given).__name__}.")
     return Labels(tuple(str(name) for name in given))
 
 
 def _from_file(path: Path) -> Labels:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on names that are too long
         raise ModelError(f"There is no label file '{path}'. Give a text file with one name a line, or JSON.")
     if path.stat().st_size > _FILE_LIMIT:
         raise ModelError(f"The label file '{path}' is over {_FILE_LIMIT:,} bytes; that is no list of names.")
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else text.splitlines()
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before the first name
+        content = json.loads(text) if path.suffix.lower() == ".json" else text.rstrip().splitlines()
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"The label file '{path}' cannot be read: {error}. It must be UTF-8 text or JSON.") from error
     if isinstance(content, Mapping):
-        return _from_mapping(content.get("id2label", content))
+        content = content.get("id2label", content)
+    if isinstance(content, Mapping):
+        return _from_mapping(content)
     if not isinstance(content, list):
         raise ModelError(f"The label file '{path}' holds a {type(content).__name__}; expected a list or a mapping.")
-    return Labels(tuple(str(line).strip() for line in content if str(line).strip()))
+    return Labels(tuple(str(line).strip() for line in content))  # an empty line is a class without a name
 
 
 def _from_mapping(mapping: Mapping[Any, Any]) -> Labels:
     """Return labels from {index: name}, or {name: index}."""
     try:
-        by_index = {int(key): str(value) for key, value in mapping.items()}
-    except (TypeError, ValueError):
+        numbered = [(int(key), _line(value)) for key, value in mapping.items()]
+    except (TypeError, ValueError, OverflowError):
         try:
-            by_index = {int(value): str(key) for key, value in mapping.items()}
-        except (TypeError, ValueError) as error:
+            numbered = [(int(value), str(key)) for key, value in mapping.items()]
+        except (TypeError, ValueError, OverflowError) as error:
             raise ModelError("Labels given as a mapping must be {index: name} or {name: index}.") from error
-    if sorted(by_index) != list(range(len(by_index))):
-        raise ModelError(f"Labels given as a mapping must number the classes 0 to {len(by_index) - 1} without holes.")
+    by_index = dict(numbered)
+    if sorted(index for index, _ in numbered) != list(range(len(numbered))):
+        raise ModelError(
+            f"Labels given as a mapping must number its {len(numbered)} classes from 0 to {len(numbered) - 1}, each once."
+        )
     return Labels(tuple(by_index[index] for index in range(len(by_index))))
+
+
+def _line(value: object) -> str:
+    """Return one class's names from a mapping's value; `["n01440764", "tench"]`, as Keras writes it, is "tench"."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    return ", ".join(name for name in map(str, value) if not re.fullmatch(r"n\d{8}", name))

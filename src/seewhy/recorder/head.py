@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from seewhy.targets import Question
 
 
 class HeadTap:
-    """Listens to the linear layers during a forward and keeps the one that gave the model's output."""
+    """Listens to the linear layers during a forward and keeps what they were given and gave."""
 
-    def __init__(self, root: nn.Module, *, wanted: bool) -> None:
-        self._modules = [m for m in root.modules() if _is_linear(m)] if wanted else []
+    def __init__(self) -> None:
         self._heard: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._handles: list[Any] = []
+        self._thread = threading.get_ident()
 
-    def __enter__(self) -> Self:
-        self._handles = [module.register_forward_hook(self._hear) for module in self._modules]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._heard.clear()
+    @contextmanager
+    def on(self, root: nn.Module) -> Iterator[None]:
+        """Listen to every linear layer of a model; the hooks are gone afterwards."""
+        with ExitStack() as stack:
+            for module in root.modules():
+                if _is_linear(module):
+                    stack.callback(module.register_forward_hook(self._hear).remove)
+            yield
 
     def _hear(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        if threading.get_ident() != self._thread:
+            return  # another thread runs the same model for its own ends
         weight = module.get_parameter("weight").detach()
         self._heard.append((weight, inputs[0].detach().flatten(1), output.detach().flatten(1)))
 

@@ -87,16 +87,21 @@ class Evidence:
     token_counts: set[int]
 
 
-def infer(shape: tuple[int, ...], space: Grid, module: nn.Module, evidence: Evidence) -> Layout | None:
+def infer(
+    shape: tuple[int, ...], space: Grid, module: nn.Module, evidence: Evidence, *, in_attention: bool = False
+) -> Layout | None:
     """Return the layout of a layer's output, or None when it is not a map.
 
     Args:
         shape: the output's shape, batch axis first.
         space: the spatial shape of the model's input.
         module: the layer, whose type decides between readings that fit equally.
-        evidence: grids and token counts seen before; clear ones are added to it.
+        evidence: grids and token counts seen before; this one is added to it.
+        in_attention: whether the layer is a step inside an attention block.
     """
     if len(shape) == len(space) + 2:
+        if in_attention and len(space) > 1 and shape[2] in evidence.token_counts:
+            return None  # (batch, heads, tokens, ...): its third axis counts tokens, not rows
         found = _dense(shape, space, module, evidence)
         if found is not None and found.grid not in evidence.grids:
             evidence.grids.append(found.grid)
@@ -113,8 +118,8 @@ def _dense(shape: tuple[int, ...], space: Grid, module: nn.Module, evidence: Evi
     """Read `(batch, channel, *grid)` or `(batch, *grid, channel)`."""
     first = Layout("channels-first", shape[2:], shape[1])
     last = Layout("channels-last", shape[1:-1], shape[-1])
-    if len(space) > 1 and _is_attention(shape, evidence):
-        return None
+    if len(space) > 1 and shape[2] in evidence.token_counts and (shape[2], shape[3]) not in evidence.grids:
+        return None  # attention again, in a module that is not called so
     fitting = [reading for reading in (first, last) if _fits(reading.grid, space)]
     if len(fitting) < 2:
         return fitting[0] if fitting else None
@@ -123,11 +128,6 @@ def _dense(shape: tuple[int, ...], space: Grid, module: nn.Module, evidence: Evi
     if isinstance(module, _FIRST) or first.grid in evidence.grids:
         return first
     return last if last.grid in evidence.grids else first
-
-
-def _is_attention(shape: tuple[int, ...], evidence: Evidence) -> bool:
-    """Return whether `(batch, heads, tokens, ...)` is what this is: its third axis counts tokens, not rows."""
-    return shape[2] in evidence.token_counts and (shape[2], shape[3]) not in evidence.grids
 
 
 def _tokens(shape: tuple[int, ...], space: Grid, module: nn.Module, evidence: Evidence) -> Layout | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,11 +22,11 @@ from seewhy.recorder.head import HeadTap
 from seewhy.recorder.layout import Evidence, infer
 from seewhy.recorder.outputs import find_scores
 from seewhy.recorder.recording import Cost, Needs, Recordings
-from seewhy.recorder.table import LayerRow, LayerTable, with_stages
+from seewhy.recorder.table import LayerRow, LayerTable, in_attention, with_stages
 from seewhy.recorder.tape import Tape
 from seewhy.targets import Question
 
-CANDIDATES = 12
+CANDIDATES = 40
 """Layers at the end of the model that are tried for a gradient when the default layer is chosen."""
 
 _tables: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], LayerTable]] = weakref.WeakKeyDictionary()
@@ -82,7 +83,8 @@ class TorchRecorder:
         begin = time.perf_counter()
         images = self._placed(images)
         gradients = Needs.GRADIENTS in needs and bool(layers)
-        with borrowed(self.module, seed), HeadTap(self.module, wanted=Needs.HEAD in needs) as head_tap:
+        head_tap = HeadTap()
+        with borrowed(self.module, seed), head_tap.on(self.module) if Needs.HEAD in needs else nullcontext():
             tape, outputs = self._forward_connected(images, layers, gradients=gradients)
             questions = tuple(ask(outputs.detach()))
             activations = {row.name: _read(tape.last(row.name), row) for row in layers}
@@ -162,19 +164,20 @@ class TorchRecorder:
             shapes = self._shapes(image)
         evidence = Evidence([], set())
         modules = dict(self.module.named_modules())
+        kinds = {
+            name: type(module).__name__ for name, module in modules.items() if any(True for _ in module.children())
+        }
         rows, others = [], {}
         for name, shape in shapes.items():
-            layout = infer(shape, space, modules[name], evidence) if shape[0] == 1 else None
+            attends = in_attention(name, kinds)
+            layout = infer(shape, space, modules[name], evidence, in_attention=attends) if shape[0] == 1 else None
             if layout is None:
                 others[name] = shape
                 continue
             stride = tuple(round(length / cells, 3) for length, cells in zip(space, layout.grid, strict=True))
             rows.append(LayerRow(name, type(modules[name]).__name__, layout, stride))
-        default = self._last_with_gradient(image, rows, modules)
-        containers = {
-            name: type(module).__name__ for name, module in modules.items() if any(True for _ in module.children())
-        }
-        return LayerTable(with_stages(rows, default, containers), others)
+        default = self._last_with_gradient(image, rows, kinds)
+        return LayerTable(with_stages(rows, default, kinds), others)
 
     def _shapes(self, image: Tensor) -> dict[str, tuple[int, ...]]:
         """Return the shape of what each module gave last, in the order in which they finished."""
@@ -188,24 +191,25 @@ class TorchRecorder:
         self._call(image, names, Tape(gradients=False, note=note))
         return shapes
 
-    def _last_with_gradient(self, image: Tensor, rows: Sequence[LayerRow], modules: dict[str, nn.Module]) -> str:
+    def _last_with_gradient(self, image: Tensor, rows: Sequence[LayerRow], kinds: dict[str, str]) -> str:
         """Return the last layer larger than one cell on whose places the score depends.
 
-        Layers like the very last one (same channels and grid) come first: inside an attention block other things than
-        feature maps have the shape of one.
+        Layers outside attention and like the very last one (same channels and grid) come first: inside a block other
+        things than features have the shape of a map.
         """
         larger = [row for row in rows if max(row.layout.grid) > 1]
-        usual = [row for row in larger if "AdaptiveAvgPool" not in type(modules[row.name]).__name__] or larger
+        usual = [row for row in larger if not row.kind.startswith("AdaptiveAvgPool")] or larger
         if not usual:
             raise LayerError(
                 f"No layer of {type(self.module).__name__} yields a map larger than one cell for an input of "
                 f"{tuple(image.shape[2:])}. Give a larger image, or a method that works on the input itself."
             )
-        alike = [row for row in usual if _same_map(row, usual[-1])]
-        for candidates in (alike[-CANDIDATES:], [row for row in usual if row not in alike][-CANDIDATES:]):
-            if candidates and (live := self._with_gradient(image, candidates)):
+        features = [row for row in usual if not in_attention(row.name, kinds)] or usual
+        alike = [row for row in features if _same_map(row, features[-1])]
+        for candidates in (alike, features, usual):
+            if live := self._with_gradient(image, candidates[-CANDIDATES:]):
                 return live[-1]
-        return usual[-1].name
+        return features[-1].name
 
     def _with_gradient(self, image: Tensor, rows: Sequence[LayerRow]) -> list[str]:
         """Return the names of the layers at whose places the largest score has a gradient other than zero."""

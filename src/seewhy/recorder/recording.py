@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.errors import MethodError
 from seewhy.recorder.table import LayerRow
 from seewhy.targets import Question
 
@@ -47,6 +48,7 @@ class Cost:
         return f"{self.forwards} forward{plural[0]}, {self.backwards} backward{plural[1]}, {self.seconds:.2f} s"
 
 
+@runtime_checkable
 class Variation(Protocol):
     """A way to vary the input: hashable, so that methods and layers that ask for the same one share its runs."""
 
@@ -65,20 +67,35 @@ class Recording:
     Attributes:
         images: `(batch, channel, *space)`, the model's input.
         scores: `(batch,)`, the number that is explained.
-        activations: `(batch, channel, *grid)`, the layer's output with its channels first, 1 to 3 spatial axes.
-        gradients: the same shape: the derivative of each sample's score by its activations.
-        head: `(batch, channel)`: the linear weights between the layer's spatial mean and the score.
         generator: for a method's own random draws; seeded anew for every recording.
         varied: run the model again on varied inputs; returns one Recording a variant.
     """
 
     images: Float[Tensor, "batch image_channel *space"]
     scores: Float[Tensor, " batch"]
-    activations: Float[Tensor, "batch channel *grid"]
-    gradients: Float[Tensor, "batch channel *grid"]
-    head: Float[Tensor, "batch channel"]
     generator: torch.Generator
     varied: Callable[[Variation], list[Recording]]
+    _recorded: Mapping[Needs, Tensor]
+
+    @property
+    def activations(self) -> Float[Tensor, "batch channel *grid"]:
+        """The layer's output `(batch, channel, *grid)`, channels first, 1 to 3 spatial axes."""
+        return self._get(Needs.ACTIVATIONS)
+
+    @property
+    def gradients(self) -> Float[Tensor, "batch channel *grid"]:
+        """The derivative of each sample's score by its activations, of the same shape."""
+        return self._get(Needs.GRADIENTS)
+
+    @property
+    def head(self) -> Float[Tensor, "batch channel"]:
+        """The linear weights `(batch, channel)` between the layer's spatial mean and the score."""
+        return self._get(Needs.HEAD)
+
+    def _get(self, need: Needs) -> Tensor:
+        if need not in self._recorded:
+            raise MethodError(f"The method reads {need.name}, which was not recorded: declare needs=Needs.{need.name} for it.")
+        return self._recorded[need]
 
 
 @dataclass(eq=False)
@@ -120,15 +137,17 @@ class Recordings:
             together: all the questions that the method will be asked; if it varies the input, they share its runs.
         """
         group = together or (question,)
-        none = self.images.new_empty(0)
+        parts = {
+            Needs.ACTIVATIONS: self.activations.get(layer),
+            Needs.GRADIENTS: self.gradients.get((question, layer)),
+            Needs.HEAD: self.heads.get((question, layer)),
+        }
         return Recording(
             images=self.images.float(),
             scores=self.scores[question],
-            activations=self.activations.get(layer, none),
-            gradients=self.gradients.get((question, layer), none),
-            head=self.heads.get((question, layer), none),
             generator=self._generator(),
             varied=lambda variation: [each.at(layer, group.index(question)) for each in self._varied(variation, group)],
+            _recorded={need: values for need, values in parts.items() if values is not None},
         )
 
     def has_head(self, layer: str, question: int) -> bool:

@@ -159,7 +159,7 @@ class LayerTable(Sequence[LayerRow]):
         return f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def with_stages(rows: Sequence[LayerRow], default: str, containers: dict[str, str]) -> tuple[LayerRow, ...]:
+def with_stages(rows: Sequence[LayerRow], default: str, kinds: dict[str, str]) -> tuple[LayerRow, ...]:
     """Mark the default layer and number the stages.
 
     A stage is the last layer before the grid changes, among layers that are made of others where there are such (so that
@@ -169,15 +169,19 @@ def with_stages(rows: Sequence[LayerRow], default: str, containers: dict[str, st
     Args:
         rows: layers in the order in which they finish.
         default: the name of the default layer.
-        containers: names of the modules that are made of others, and their class.
+        kinds: names of the modules that are made of others, and their class.
     """
     chosen = next(row for row in rows if row.name == default)
-    places = [row for row in rows if math.prod(row.layout.grid) > 1 and not _inside_block(row, rows, containers)]
-    stages = _last_of_each_grid([row for row in places if row.name in containers])
+    places = [
+        row
+        for row in rows
+        if math.prod(row.layout.grid) > 1 and not in_attention(row.name, kinds) and not _inside_block(row, rows, kinds)
+    ]
+    stages = _last_of_each_grid([row for row in places if row.name in kinds])
     if len(stages) < 2:
         stages = _last_of_each_grid(places)
     if len(stages) < 2:
-        stages = _repeated_blocks(places)
+        stages = _repeated_blocks(places, default)
     position = {row.name: index for index, row in enumerate(rows)}
     before = [
         row for row in stages if not _same_stage(row, chosen, stages) and position[row.name] < position[chosen.name]
@@ -186,20 +190,36 @@ def with_stages(rows: Sequence[LayerRow], default: str, containers: dict[str, st
     return tuple(replace(row, stage=order.get(row.name), default=row.name == default) for row in rows)
 
 
-def _inside_block(row: LayerRow, rows: Sequence[LayerRow], containers: dict[str, str]) -> bool:
+def ancestors(name: str) -> list[str]:
+    """Return the names of the modules that a module lies in, the innermost first."""
+    return [name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)]
+
+
+def in_attention(name: str, kinds: dict[str, str]) -> bool:
+    """Return whether a module is a step inside an attention block, where queries and weights have the shape of a map."""
+    above = [kinds.get(part, "").casefold() for part in ancestors(name)]
+    return any("attention" in kind or "attn" in kind for kind in above)
+
+
+def _inside_block(row: LayerRow, rows: Sequence[LayerRow], kinds: dict[str, str]) -> bool:
     """Return whether a layer is a step inside a block that changes the grid: part of the way, not a place to stop.
 
     A block knows at most two grids, the one it takes and the one it gives; a backbone knows more. `Sequential` is no block.
     """
-    above = [row.name.rsplit(".", count)[0] for count in range(1, row.name.count(".") + 1)]
-    block = next((name for name in above if containers.get(name) not in (None, "Sequential", "ModuleList")), None)
-    outer = next((other for other in rows if other.name == block), None)
-    if outer is None or outer.layout.grid == row.layout.grid:
-        return False
-    inner = {
-        other.layout.grid for other in rows if other.name.startswith(f"{block}.") and math.prod(other.layout.grid) > 1
-    }
-    return len(inner) <= 2
+    above = set(ancestors(row.name))
+    blocks = [
+        other
+        for other in rows
+        if other.name in above
+        and kinds.get(other.name) not in ("Sequential", "ModuleList")
+        and other.layout.grid != row.layout.grid
+    ]
+    return any(len(_grids_inside(block.name, rows)) <= 2 for block in blocks)
+
+
+def _grids_inside(name: str, rows: Sequence[LayerRow]) -> set[tuple[int, ...]]:
+    grids = {row.layout.grid for row in rows if row.name.startswith(f"{name}.")}
+    return {grid for grid in grids if math.prod(grid) > 1}
 
 
 def _last_of_each_grid(rows: Sequence[LayerRow]) -> list[LayerRow]:
@@ -207,13 +227,21 @@ def _last_of_each_grid(rows: Sequence[LayerRow]) -> list[LayerRow]:
     return [row for row in rows if last[row.layout.grid] is row]
 
 
-def _repeated_blocks(rows: Sequence[LayerRow]) -> list[LayerRow]:
-    """Return the largest family of layers whose names differ only in a final number ("blocks.0", "blocks.1", ...)."""
+def _repeated_blocks(rows: Sequence[LayerRow], default: str) -> list[LayerRow]:
+    """Return the largest family of layers whose names differ in a number only ("blocks.0", "blocks.1", ...).
+
+    Where the blocks themselves yield no map, the family is that of the default layer ("blocks.0.norm1", ...).
+    """
     families: dict[str, list[LayerRow]] = {}
     for row in rows:
-        if (family := re.sub(r"\d+$", "#", row.name)) != row.name:
-            families.setdefault(family, []).append(row)
-    return max(families.values(), key=len, default=[])
+        families.setdefault(_family(row.name), []).append(row)
+    blocks = [members for family, members in families.items() if family.endswith("#")]
+    largest = max(blocks, key=len, default=[])
+    return largest if len(largest) > 1 else families.get(_family(default), [])
+
+
+def _family(name: str) -> str:
+    return re.sub(r"\d+", "#", name, count=1)
 
 
 def _same_stage(row: LayerRow, chosen: LayerRow, stages: Sequence[LayerRow]) -> bool:

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from seewhy.errors import RenderError
-from seewhy.explanation import Explanation
+from seewhy.explanation import Explanation, Prediction
 from seewhy.render.figures import figure, figure_bytes
 from seewhy.render.overlay import overlay
 
@@ -23,6 +24,7 @@ PICTURE_SIDE = 1600
 
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _FIGURES = {".pdf": "pdf", ".svg": "svg"}
+_PLAIN = str | bool | int | float | None
 
 
 def save(explanation: Explanation, path: str | os.PathLike[str], **style: Any) -> None:
@@ -31,7 +33,7 @@ def save(explanation: Explanation, path: str | os.PathLike[str], **style: Any) -
     kind = path.suffix.casefold()
     writers: dict[str, Callable[[], bytes]] = {
         ".npz": lambda: _npz(explanation),
-        ".json": lambda: json.dumps(as_json(explanation), indent=1).encode(),
+        ".json": lambda: json.dumps(as_json(explanation)).encode(),
         ".html": lambda: _page(explanation.name, html_fragment(explanation, **style)).encode(),
         **{ending: lambda: picture_bytes(explanation, _PICTURES[kind], **style) for ending in _PICTURES},
         **{ending: lambda: figure_bytes(figure([explanation], **style), _FIGURES[kind]) for ending in _FIGURES},
@@ -50,7 +52,7 @@ def save_grid(explanations: Sequence[Explanation], path: str | os.PathLike[str],
     _write(
         path,
         {
-            ".html": lambda: _page(explanations[0].name, _image_tag(drawn("png"), "comparison")).encode(),
+            ".html": lambda: _page("comparison", _image_tag(drawn("png"), "comparison")).encode(),
             ".jpg": lambda: drawn("jpg"),
             ".jpeg": lambda: drawn("jpg"),
             **{ending: lambda: drawn(kind[1:]) for ending in (".png", ".webp", ".pdf", ".svg")},
@@ -85,7 +87,9 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
             for p in explanation.prediction
         ],
         "method": explanation.method,
-        "options": dict(explanation.options),
+        "options": {
+            name: value if isinstance(value, _PLAIN) else str(value) for name, value in explanation.options.items()
+        },
         "layers": list(explanation.layers),
         "layout": explanation.layout,
         "view": explanation.view,
@@ -102,9 +106,9 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
 
 
 def html_fragment(explanation: Explanation, **style: Any) -> str:
-    """Return a figure with picture, top five and what is known, as escaped HTML that needs no other file."""
+    """Return a figure with picture (where the map has two axes), top five and what is known, as escaped HTML in one piece."""
     rows = "".join(
-        f"<tr><td>{html.escape(p.name)}</td><td style='text-align:right'>{p.probability:.1%}</td></tr>"
+        f"<tr><td>{html.escape(p.name)}</td><td style='text-align:right'>{_chance(p)}</td></tr>"
         for p in explanation.prediction
     )
     told = [("target", explanation.target), ("method", explanation.method), ("layers", ", ".join(explanation.layers))]
@@ -112,8 +116,14 @@ def html_fragment(explanation: Explanation, **style: Any) -> str:
     told += [("attention", str(finding)) for finding in explanation.diagnosis]
     told += [("note", note) for note in explanation.notes]
     facts = "".join(f"<dt>{word}</dt><dd>{html.escape(text)}</dd>" for word, text in told)
-    image = _image_tag(picture_bytes(explanation, "PNG", **style), explanation.target)
+    flat = explanation.raw.ndim == 2
+    image = _image_tag(picture_bytes(explanation, "PNG", **style), explanation.target) if flat else ""
     return f"<figure style='font-family:sans-serif'>{image}<table>{rows}</table><dl>{facts}</dl></figure>"
+
+
+def _chance(prediction: Prediction) -> str:
+    """Return a class's probability, or its score where a probability has no meaning."""
+    return f"{prediction.score:.4g}" if math.isnan(prediction.probability) else f"{prediction.probability:.1%}"
 
 
 def _image_tag(png: bytes, words: str) -> str:

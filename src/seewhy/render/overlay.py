@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+from bisect import bisect_right
 from functools import cache
 from pathlib import Path
 
@@ -12,13 +12,13 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from seewhy.errors import RenderError
-from seewhy.explanation import Explanation, Scaling
+from seewhy.explanation import Explanation, Scaling, View
 from seewhy.render.colour import colormap_name, colours
 
 _UNSEEN_DIM = 0.45
-_COVER_POWER = (
-    1.5  # weak evidence leaves the picture clear, so that what lies below a strong place can be told from fog
-)
+_COVER_POWER = 1.5  # weak evidence leaves the picture clear: what lies below a strong place can be told from fog
+_LEGEND_SIDE = 320  # with a legend, a picture smaller than this is enlarged
+_LEGEND_LETTERS = 24  # a legend is at least as wide as this many heights of its letters
 _INK, _PAPER, _WARNING = (32, 32, 32), (255, 255, 255), (160, 60, 0)
 
 
@@ -39,7 +39,8 @@ def overlay(
         colormap: a matplotlib name; None: "inferno", or "RdBu_r" for signed maps.
         scaling: as in :meth:`Explanation.scaled`.
         max_side: the longest side of the result, in pixels; None: the original's size.
-        legend: with a strip below that holds the colour bar and says what is shown.
+        legend: with a strip below that holds the colour bar and says what is shown; a tiny picture is then enlarged by a
+            whole factor, and a narrow one stands on wider paper.
 
     Returns:
         RGB image; without a legend and max_side of the original's size.
@@ -53,7 +54,7 @@ def overlay(
         raise RenderError(
             f"An overlay needs a map of two axes; this one has {len(explanation.geometry.axes)}. Use .raw."
         )
-    shape = _shape(explanation.geometry.original_shape, max_side)
+    shape = _shape(explanation.geometry.original_shape, max_side, enlarge=legend)
     name = colormap_name(explanation.view, colormap)
     values = explanation.scaled(scaling, shape=shape)
     picture = _picture(explanation, shape)
@@ -71,21 +72,41 @@ def heat(explanation: Explanation, *, colormap: str | None = None) -> npt.NDArra
 
 
 def caption(explanation: Explanation) -> list[str]:
-    """Return what is shown, line by line: the question and the answer, then how the map was made."""
-    chance = explanation.probability
-    asked = f"for {explanation.target}" + ("" if chance is None else f", {chance:.1%} likely to the model")
+    """Return what is shown, line by line: the question and the answer, how the map was made, and what was not seen."""
+    sides = "evidence for and against" if explanation.view == "signed" else "evidence for"
     how = " + ".join(explanation.layers) if len(explanation.layers) < 4 else f"{len(explanation.layers)} layers"
-    return [asked, f"{explanation.method} at {how or 'the input'} of {explanation.model}"]
+    lines = [
+        f"{sides} {explanation.target}{_answer(explanation)}",
+        f"{explanation.method} at {how or 'the input'} of {explanation.model}",
+    ]
+    return lines if explanation.seen.all() else [*lines, "grey, hatched: cropped away, never seen by the model"]
 
 
-def _shape(original: tuple[int, ...], max_side: int | None) -> tuple[int, int]:
+def _answer(explanation: Explanation) -> str:
+    """Return how what is asked about stands to what the model says."""
+    if not explanation.prediction:
+        return ""
+    best = explanation.prediction[0]
+    if np.isnan(best.probability):
+        return f" (score {explanation.score:.4g})"
+    # A contrast or a probability has a class too, but is not that class: only the plain class has the class's chance.
+    own = [p for p in explanation.prediction if (p.index, p.name) == (explanation.target_index, explanation.target)]
+    if own == [best]:
+        return f", the model's answer ({best.probability:.1%})"
+    chance = f"{own[0].probability:.1%}; " if own else ""
+    return f" ({chance}the model's answer: {best.name}, {best.probability:.1%})"
+
+
+def _shape(original: tuple[int, ...], max_side: int | None, *, enlarge: bool) -> tuple[int, int]:
+    """Return the size to draw at: the original's, at most `max_side`, and a multiple of it when it is too small to see."""
     height, width = original
-    if max_side is None or max(height, width) <= max_side:
-        return height, width
-    if max_side < 1:
+    longest = max(height, width)
+    if max_side is not None and max_side < 1:
         raise RenderError(f"max_side={max_side} must be at least 1.")
-    ratio = max_side / max(height, width)
-    return max(1, round(height * ratio)), max(1, round(width * ratio))
+    if max_side is not None and longest > max_side:
+        return max(1, round(height * max_side / longest)), max(1, round(width * max_side / longest))
+    factor = max(1, min(_LEGEND_SIDE, max_side or _LEGEND_SIDE) // longest) if enlarge else 1
+    return height * factor, width * factor
 
 
 def _picture(explanation: Explanation, shape: tuple[int, int]) -> Image.Image:
@@ -99,34 +120,50 @@ def _unseen(picture: Image.Image) -> Image.Image:
     """Return the picture grey, dark and hatched: nothing is known about the map there."""
     grey = np.asarray(picture.convert("L"), np.float32) * _UNSEEN_DIM
     rows, columns = np.ogrid[: grey.shape[0], : grey.shape[1]]
-    step = max(6, max(grey.shape) // 60)
+    step = max(8, max(grey.shape) // 50)
     grey = np.where((rows + columns) % step < max(1, step // 6), grey + 40, grey)
     return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
 
 
 def _with_legend(drawn: Image.Image, explanation: Explanation, colormap: str) -> Image.Image:
     """Add a strip of paper below the picture: the colour bar, its meaning, the caption, and what is wrong."""
-    size = int(np.clip(drawn.width / 32, 11, 34))
-    margin, font = size // 2, _font(size)
-    columns = max(12, int((drawn.width - 2 * margin) / font.getlength("n")))
-    lines = [(part, _INK) for line in caption(explanation) for part in textwrap.wrap(line, columns) or [""]]
-    lines += [(part, _WARNING) for finding in explanation.diagnosis for part in textwrap.wrap(str(finding), columns)]
-    step = int(size * 1.35)
-    strip = Image.new("RGB", (drawn.width, margin * 3 + size + step * (len(lines) + 1)), _PAPER)
-    strip.paste(_bar(drawn.width - 2 * margin, size, explanation, colormap), (margin, margin))
-    pen = ImageDraw.Draw(strip)
-    below = margin * 2 + size
-    left, right = (
-        ("evidence against", "evidence for") if explanation.view == "signed" else ("no evidence", "most evidence")
-    )
-    pen.text((margin, below), left, _INK, font)
-    pen.text((drawn.width - margin, below), right, _INK, font, anchor="ra")
+    size = int(np.clip((drawn.width * drawn.height) ** 0.5 / 26, 12, 30))
+    margin, font, step = size // 2, _font(size), int(size * 1.35)
+    width = max(drawn.width, _LEGEND_LETTERS * size)
+    room = width - 2 * margin
+    lines = [(part, _INK) for line in caption(explanation) for part in _wrapped(line, font, room)]
+    lines += [(part, _WARNING) for each in explanation.diagnosis for part in _wrapped(str(each), font, room)]
+    top = drawn.height + margin
+    whole = Image.new("RGB", (width, top + size + margin + step * (len(lines) + 1) + margin), _PAPER)
+    whole.paste(drawn, ((width - drawn.width) // 2, 0))
+    whole.paste(_bar(room, size, explanation, colormap), (margin, top))
+    pen = ImageDraw.Draw(whole)
+    below = top + size + margin // 2
+    for share, word in scale_words(explanation.view):
+        pen.text((margin + share * room, below), word, _INK, font, anchor={0: "la", 0.5: "ma", 1: "ra"}[share])
     for number, (line, ink) in enumerate(lines, start=1):
-        pen.text((margin, below + number * step), line, ink, font)
-    whole = Image.new("RGB", (drawn.width, drawn.height + strip.height), _PAPER)
-    whole.paste(drawn, (0, 0))
-    whole.paste(strip, (0, drawn.height))
+        pen.text((margin, below + margin // 2 + number * step), line, ink, font)
     return whole
+
+
+def scale_words(view: View) -> tuple[tuple[float, str], ...]:
+    """Return what the ends of the colour bar (and its middle) mean, each with its place along the bar."""
+    if view == "signed":
+        return (0.0, "against"), (0.5, "0"), (1.0, "for")
+    return (0.0, "no evidence"), (1.0, "most evidence")
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
+    """Break a text into lines of at most `room` pixels, between words where that is possible."""
+    lines, rest = [], " ".join(text.split())
+    while rest:
+        fitting = bisect_right(range(1, len(rest) + 1), float(room), key=lambda count: font.getlength(rest[:count]))
+        cut = max(1, fitting)
+        if cut < len(rest) and (space := rest.rfind(" ", 0, cut + 1)) > 0:
+            cut = space
+        lines.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return lines
 
 
 def _bar(width: int, height: int, explanation: Explanation, colormap: str) -> Image.Image:
