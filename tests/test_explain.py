@@ -143,7 +143,6 @@ def test_each_image_of_several_runs_gets_its_own_target(hand: HandNet, given: ob
     assert [why.target_index for why in found] == [0, 1, 0]
 
 
-@pytest.mark.xfail(strict=True, reason="Explainer passes only a chunk's first number to Plan.questions")
 def test_each_good_image_gets_its_own_target_when_another_is_bad() -> None:
     with pytest.raises(seewhy.PartialError) as caught:
         seewhy.explain(Pooled(), [RED_BLUE, b"no picture", RED_BLUE], [0, 1, 2], preprocess=PLAIN)
@@ -151,16 +150,13 @@ def test_each_good_image_gets_its_own_target_when_another_is_bad() -> None:
     assert list(caught.value.failures) == [1]
 
 
-UNCOUNTED = pytest.mark.xfail(strict=True, reason="Explainer does not call plan.check_lengths yet")
-
-
 @pytest.mark.parametrize(
     ("given", "batch_size"),
     [
         ([0, 1], 32),
-        pytest.param([0, 1], 1, marks=UNCOUNTED),
-        pytest.param([0, 1, 0, 1], 2, marks=UNCOUNTED),
-        pytest.param([0, 1, 0, 1], 32, marks=UNCOUNTED),
+        ([0, 1], 1),
+        ([0, 1, 0, 1], 2),
+        ([0, 1, 0, 1], 32),
     ],
 )
 def test_targets_are_counted_before_any_work(hand: HandNet, given: list[int], batch_size: int) -> None:

@@ -121,7 +121,7 @@ def test_each_question_comes_as_asked_and_as_each_method_changes_it() -> None:
 
 
 @pytest.mark.parametrize("given", [[2, 0, 1, 0], (2, 0, 1, 0), torch.tensor([2, 0, 1, 0]), np.array([2, 0, 1, 0])])
-@pytest.mark.parametrize(("numbers", "own"), [([1, 3], [0, 0]), ([0, 2], [2, 1]), (2, [1, 0])])
+@pytest.mark.parametrize(("numbers", "own"), [([1, 3], [0, 0]), ([0, 2], [2, 1]), (range(2, 4), [1, 0])])
 def test_targets_given_one_an_image_go_to_their_own_images(given, numbers, own) -> None:
     # The numbers have a gap where a picture could not be read.
     [(question, _)] = plan("grad-cam", targets=(given,)).questions(OUTPUTS, None, numbers)

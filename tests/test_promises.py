@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import SmallNet, make_small_net
 from torch import Tensor, nn
 
 import seewhy
+from small_models import SmallNet, make_small_net
 
 EVERY = [entry.name for entry in seewhy.methods()]
 every_method = pytest.mark.parametrize("name", EVERY)
@@ -54,7 +54,7 @@ def assert_same(before: dict[str, object], after: dict[str, object]) -> None:
 def test_the_model_and_the_input_are_given_back_as_they_were(name: str, small_net: SmallNet, batch: Tensor) -> None:
     small_net.train()
     small_net.norm.eval()  # a mixture of modes must come back as a mixture
-    small_net.first.weight.requires_grad_(False)
+    small_net.first.weight.requires_grad_(requires_grad=False)
     small_net.head.weight.grad = torch.ones_like(small_net.head.weight)
     given, before = batch.clone(), snapshot(small_net)
     seewhy.explain(small_net, batch, method=name)
@@ -272,7 +272,7 @@ def test_signed_is_what_the_registry_says(name: str) -> None:
         image = torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(seed))
         for target in range(5):
             raw = seewhy.explain(
-                make_small_net(seed), image, target, name, "norm" if entry.name != "cam" else "second"
+                make_small_net(seed), image, target, name, "first" if entry.name != "cam" else "second"
             ).raw
             lowest = min(lowest, float(raw.min()))
     assert (lowest < 0) == entry.signed

@@ -62,9 +62,9 @@ def test_an_unknown_method_is_answered_with_the_nearest(wanted: str, near: str) 
     ("method", "given", "told"),
     [
         ("smooth-grad-cam++", {"sample": 3}, "Nearest: 'samples', 'spread'. It has: samples=16, spread=0.3"),
-        ("smooth-grad-cam++", {"samples": "many"}, "samples='many' is not a int"),
-        ("smooth-grad-cam++", {"samples": 2.5}, "must be a int, like its default 16"),
-        ("smooth-grad-cam++", {"samples": True}, "must be a int"),
+        ("smooth-grad-cam++", {"samples": "many"}, "samples='many' is not a whole number"),
+        ("smooth-grad-cam++", {"samples": 2.5}, "must be a whole number, like its default 16"),
+        ("smooth-grad-cam++", {"samples": True}, "must be a whole number"),
         ("grad-cam", {"samples": 3}, "It has: none"),
     ],
 )

@@ -67,7 +67,7 @@ def split(images: Any, axes: int) -> tuple[list[Any], bool]:
     return list(images), False
 
 
-def prepare(image: Any, preprocess: Preprocessing) -> Sample:
+def prepare(image: Any, preprocess: Preprocessing, notes: tuple[str, ...] = ()) -> Sample:
     """Return a sample from one image: a float tensor is the model's input as it is, anything else is a picture.
 
     Raises:
@@ -77,13 +77,14 @@ def prepare(image: Any, preprocess: Preprocessing) -> Sample:
         return _from_tensor(image, preprocess)
     picture = read(image)
     tensor, geometry = preprocess(picture)
-    return Sample(tensor, geometry, picture.pixels, picture.name, picture.notes)
+    return Sample(tensor, geometry, picture.pixels, picture.name, (*notes, *picture.notes))
 
 
 def _from_tensor(tensor: Tensor, preprocess: Preprocessing) -> Sample:
     if tensor.numel() == 0:
         raise ImageError(f"A tensor of shape {tuple(tensor.shape)} holds nothing to explain.")
-    if not bool(torch.isfinite(tensor).all()):
+    # A finite sum has finite terms; only where it overflows or is not finite need each be looked at.
+    if not bool(tensor.sum().isfinite()) and not bool(torch.isfinite(tensor).all()):
         raise ImageError("The input tensor holds NaN or infinite values. Replace them before asking.")
     geometry = Geometry.identity(tuple(tensor.shape[1:]))
     image = None

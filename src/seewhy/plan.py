@@ -62,22 +62,22 @@ class Plan:
         if self.fuse not in get_args(Fuse):
             raise LayerError(f"fuse='{self.fuse}' is not known. Known: mean, max, none (one map each).")
 
-    def questions(
-        self, outputs: Tensor, labels: Labels | None, numbers: int | Sequence[int]
-    ) -> list[tuple[Question, ...]]:
+    def groups(self, wanted: Wanted) -> tuple[tuple[LayerRow, ...], ...]:
+        """Return the layers that a method makes maps of; a method that looks at the input only makes one, of no layer."""
+        return ((),) if wanted.method.needs == Needs.IMAGES else self.layers
+
+    def questions(self, outputs: Tensor, labels: Labels | None, numbers: Sequence[int]) -> list[tuple[Question, ...]]:
         """Return for each question asked: itself, and then as each method changes it.
 
         Args:
             outputs: `(batch, *output)`.
             labels: class names.
-            numbers: each sample's place among all images, for targets that are given one an image; a single number is the
-                first sample's place, the others following it.
+            numbers: each sample's place among all images, for targets that are given one an image.
         """
-        places = range(numbers, numbers + len(outputs)) if isinstance(numbers, int) else numbers
         found: list[tuple[Question, ...]] = []
         for target in self.targets:
             each = one_each(target)
-            own = target if each is None else [each[place] for place in places if place < len(each)]
+            own = target if each is None else [each[place] for place in numbers]
             for question in ask(own, outputs, labels):
                 found.append((question, *(_changed(wanted, question) for wanted in self.wanted)))
         return found

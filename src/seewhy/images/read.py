@@ -140,7 +140,7 @@ def _from_pil(image: Image.Image, name: str, pixel_limit: int) -> Picture:
         with _quiet():
             image.load()
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            upright = ImageOps.exif_transpose(image)
+            upright = image if orientation == 1 else ImageOps.exif_transpose(image)
     except Exception as error:
         raise ImageError(f"'{name}' is damaged or truncated: {error}. Copy or download it again.") from error
     _check_size(upright.width, upright.height, name, pixel_limit)  # an icon's picture may differ from its header

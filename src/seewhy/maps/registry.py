@@ -19,6 +19,7 @@ from seewhy.targets import Target
 MapFunction = Callable[..., Float[Tensor, " batch *grid"]]
 
 _ENTRIES: dict[str, Method] = {}
+_IN_WORDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,10 @@ def method(
     """
 
     def register(function: MapFunction) -> MapFunction:
-        known = _ENTRIES.get(name)
-        if known is not None and known.function.__qualname__ != function.__qualname__:
-            raise MethodError(f"A method is called '{name}' already. Give yours another name.")
+        known = next((entry for entry in _ENTRIES.values() if _key(entry.name) == _key(name)), None)
+        # The same function may come again: a notebook cell or a module that is run a second time.
+        if known is not None and (known.name, _identity(known.function)) != (name, _identity(function)):
+            raise MethodError(f"A method is called '{known.name}' already. Give yours another name than '{name}'.")
         _ENTRIES[name] = Method(name, function, needs, class_specific, signed, rectified, source, passes, retarget)
         return function
 
@@ -172,21 +174,26 @@ def find_method(name: str) -> Method:
     return by_key[_key(name)]
 
 
+def _identity(function: MapFunction) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
+
+
 def _key(name: str) -> str:
     """Return a name with all that spellings differ in taken out: case, hyphens, "++" against "pp" or "plusplus"."""
-    folded = re.sub(r"plus_?plus|pp$|\+\+", "2plus", name.casefold())
+    folded = re.sub(r"plus[ _-]?plus|pp$|\+\+", "2plus", name.casefold())
     return re.sub(r"[^a-z0-9]", "", folded)
 
 
 def _convert(method_name: str, option: str, value: Any, default: Any) -> Any:
     """Return text as the type of the option's default; check other values against it."""
     kind = type(default)
+    wanted = _IN_WORDS.get(kind, kind.__name__)
     if isinstance(value, str) and kind is not str:
         try:
             value = {"true": True, "false": False}[value.casefold()] if kind is bool else kind(value)
         except (ValueError, KeyError) as error:
-            raise MethodError(f"{method_name}: {option}={value!r} is not a {kind.__name__}.") from error
+            raise MethodError(f"{method_name}: {option}={value!r} is not {wanted}.") from error
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if default is not None and (not fits or (isinstance(value, bool) and kind is not bool)):
-        raise MethodError(f"{method_name}: {option}={value!r} must be a {kind.__name__}, like its default {default!r}.")
+        raise MethodError(f"{method_name}: {option}={value!r} must be {wanted}, like its default {default!r}.")
     return value

@@ -35,9 +35,10 @@ def borrowed(module: nn.Module, seed: int) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(_lock_of(module))
-        stack.enter_context(_evaluation(module))
+        parts = list(module.modules())
+        stack.enter_context(_evaluation(parts))
         stack.enter_context(_seeded(module, seed))
-        if _is_compiled(module):
+        if _is_compiled(parts):
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks do not exist in compiled code
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.no_grad())
@@ -50,9 +51,9 @@ def _lock_of(module: nn.Module) -> threading.RLock:
 
 
 @contextmanager
-def _evaluation(module: nn.Module) -> Iterator[None]:
+def _evaluation(parts: list[nn.Module]) -> Iterator[None]:
     # The flag is set by hand: a model's own train() may do more than set flags.
-    training = [part for part in module.modules() if part.training]
+    training = [part for part in parts if part.training]
     for part in training:
         part.training = False
     try:
@@ -65,7 +66,8 @@ def _evaluation(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _seeded(module: nn.Module, seed: int) -> Iterator[None]:
     """Seed what the model itself may draw (a dropout that ignores eval), and put the random state back."""
-    devices = {parameter.device for parameter in module.parameters() if parameter.device.type == "cuda"}
+    on_gpu = (p.device for p in module.parameters() if p.is_cuda) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    devices = set(on_gpu)
     state = torch.get_rng_state()
     cuda_states = {device: torch.cuda.get_rng_state(device) for device in devices}
     torch.default_generator.manual_seed(seed)
@@ -79,8 +81,8 @@ def _seeded(module: nn.Module, seed: int) -> Iterator[None]:
             torch.cuda.set_rng_state(cuda_state, device)
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def _is_compiled(parts: list[nn.Module]) -> bool:
     return any(
-        type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None
-        for part in module.modules()
+        getattr(part, "_compiled_call_impl", None) is not None or type(part).__name__ == "OptimizedModule"
+        for part in parts
     )

@@ -11,13 +11,15 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import LayerError, RecordingError, SeewhyError
+from seewhy.errors import LayerError, ModelError, RecordingError, SeewhyError
 from seewhy.recorder.borrow import borrowed, unwrap
+from seewhy.recorder.differentiate import differentiate, not_connected, read_as
 from seewhy.recorder.head import HeadTap
 from seewhy.recorder.layout import Evidence, infer
 from seewhy.recorder.outputs import find_scores
@@ -25,6 +27,8 @@ from seewhy.recorder.recording import Cost, Needs, Recordings
 from seewhy.recorder.table import LayerRow, LayerTable, in_attention, with_stages
 from seewhy.recorder.tape import Tape
 from seewhy.targets import Question
+
+Result = TypeVar("Result")
 
 CANDIDATES = 40
 """Layers at the end of the model that are tried for a gradient when the default layer is chosen."""
@@ -44,7 +48,18 @@ class TorchRecorder:
     def __init__(self, module: nn.Module, device: str | torch.device | None = None) -> None:
         self.module = unwrap(module)
         if device is not None:
-            self.module.to(device)
+            try:
+                self.module.to(device)
+            except (RuntimeError, AssertionError) as error:
+                raise ModelError(
+                    f"The model cannot be moved to device '{device}': {str(error).splitlines()[0]} Leave device out to stay "
+                    "where the model is, or give one that this machine has (cpu, cuda, mps, ...)."
+                ) from error
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model is in main memory."""
+        return all(parameter.device.type == "cpu" for parameter in self.module.parameters())
 
     def table(self, images: Tensor) -> LayerTable:
         """Return the layers that yield a map for inputs of this shape; found once, then remembered.
@@ -54,7 +69,7 @@ class TorchRecorder:
         """
         known = _tables.setdefault(self.module, {})
         key = tuple(images.shape[1:])
-        if key not in known or any(not _has(self.module, row.name) for row in known[key]):
+        if key not in known or not _has(self.module, known[key].default.name):
             known[key] = self._trace(self._placed(images[:1]))
         return known[key]
 
@@ -80,6 +95,16 @@ class TorchRecorder:
             RecordingError: the model raised, or returned no scores.
             LayerError: the score does not depend on a layer.
         """
+        return _despite_overwriting(lambda: self._record(images, layers, ask, needs, seed))
+
+    def _record(
+        self,
+        images: Tensor,
+        layers: Sequence[LayerRow],
+        ask: Callable[[Tensor], Sequence[Question]],
+        needs: Needs,
+        seed: int,
+    ) -> Recordings:
         begin = time.perf_counter()
         images = self._placed(images)
         gradients = Needs.GRADIENTS in needs and bool(layers)
@@ -87,8 +112,8 @@ class TorchRecorder:
         with borrowed(self.module, seed), head_tap.on(self.module) if Needs.HEAD in needs else nullcontext():
             tape, outputs = self._forward_connected(images, layers, gradients=gradients)
             questions = tuple(ask(outputs.detach()))
-            activations = {row.name: _read(tape.last(row.name), row) for row in layers}
-            scores, found = _differentiate(tape if gradients else None, outputs, questions, layers)
+            activations = {row.name: read_as(tape.last(row.name), row) for row in layers}
+            scores, found = differentiate(tape if gradients else None, outputs, questions, layers)
             heads = {
                 (number, name): weights
                 for number, question in enumerate(questions if Needs.HEAD in needs else ())
@@ -125,7 +150,7 @@ class TorchRecorder:
             tape = Tape(gradients=True, insist=True, forwards=tape.forwards)
             outputs = self._forward(images, [row.name for row in layers], tape)
             if not outputs.requires_grad:
-                raise LayerError(_not_connected([row.name for row in layers]))
+                raise LayerError(not_connected([row.name for row in layers]))
         return tape, outputs
 
     def _forward(self, images: Tensor, layers: Sequence[str], tape: Tape) -> Tensor:
@@ -207,7 +232,7 @@ class TorchRecorder:
         features = [row for row in usual if not in_attention(row.name, kinds)] or usual
         alike = [row for row in features if _same_map(row, features[-1])]
         for candidates in (alike, features, usual):
-            if live := self._with_gradient(image, candidates[-CANDIDATES:]):
+            if live := _despite_overwriting(partial(self._with_gradient, image, candidates[-CANDIDATES:])):
                 return live[-1]
         return features[-1].name
 
@@ -232,61 +257,20 @@ class TorchRecorder:
         ]
 
 
+def _despite_overwriting(run: Callable[[], Result]) -> Result:
+    """Run; where the model overwrites what a derivative needs, run again and let autograd keep copies (slower)."""
+    try:
+        return run()
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        return run()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on any device."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _differentiate(
-    tape: Tape | None, outputs: Tensor, questions: Sequence[Question], layers: Sequence[LayerRow]
-) -> tuple[list[Tensor], dict[tuple[int, str], Tensor]]:
-    """Return each question's scores `(batch,)` and, with a tape, their derivatives by the layers' activations."""
-    scores: list[Tensor] = []
-    found: dict[tuple[int, str], Tensor] = {}
-    kept = [tape.last(row.name) for row in layers] if tape else []
-    with torch.set_grad_enabled(tape is not None):
-        for number, question in enumerate(questions):
-            score = torch.stack([target(outputs[row]) for row, target in enumerate(question)])
-            scores.append(score.detach().float())
-            if tape is None:
-                continue
-            if not score.requires_grad:
-                raise LayerError(_not_connected([row.name for row in layers]))
-            gradients = _gradients(score, kept, keep_graph=number + 1 < len(questions))
-            missing = [row.name for row, gradient in zip(layers, gradients, strict=True) if gradient is None]
-            if missing:
-                raise LayerError(_not_connected(missing))
-            found.update({(number, row.name): _read(g, row) for row, g in zip(layers, gradients, strict=True)})
-    return scores, found
-
-
-def _gradients(score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool) -> list[Tensor]:
-    """Return d score / d kept as float32; half precision is scaled meanwhile, or small derivatives would vanish."""
-    if score.dtype != torch.float16 and all(tensor.dtype != torch.float16 for tensor in kept):
-        return list(torch.autograd.grad(score.sum(), kept, retain_graph=keep_graph, allow_unused=True))
-    for factor in (1024.0, 1.0):
-        last = factor == 1.0
-        scaled = torch.autograd.grad(
-            score.float().sum() * factor, kept, retain_graph=keep_graph or not last, allow_unused=True
-        )
-        result = [None if gradient is None else gradient.float() / factor for gradient in scaled]
-        if last or all(gradient is None or gradient.isfinite().all() for gradient in result):
-            break
-    return result
-
-
-def _read(values: Tensor, row: LayerRow) -> Tensor:
-    row.layout.check(values.shape, row.name)
-    return row.layout.to_channels_first(values.detach()).contiguous()
-
-
-def _not_connected(names: Sequence[str]) -> str:
-    listed = ", ".join(f"'{name}'" for name in names)
-    return (
-        f"The score does not depend on layer {listed} through anything that can be differentiated: the layer is beside the "
-        "way to the output, or the model detaches (`.detach()`, `.data`, `torch.inference_mode`, rounding, numpy) after it. "
-        "Choose a later layer, or a method that needs no gradient."
-    )
 
 
 def _same_map(row: LayerRow, other: LayerRow) -> bool:

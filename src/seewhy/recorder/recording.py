@@ -94,7 +94,9 @@ class Recording:
 
     def _get(self, need: Needs) -> Tensor:
         if need not in self._recorded:
-            raise MethodError(f"The method reads {need.name}, which was not recorded: declare needs=Needs.{need.name} for it.")
+            raise MethodError(
+                f"The method reads {need.name}, which was not recorded: declare needs=Needs.{need.name} for it."
+            )
         return self._recorded[need]
 
 

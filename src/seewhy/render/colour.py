@@ -36,7 +36,7 @@ def colours(values: npt.NDArray[np.float32], view: View, name: str) -> npt.NDArr
     """
     unit = (values + 1) / 2 if view == "signed" else values
     index = np.clip(np.rint(unit * 255), 0, 255).astype(np.uint8)
-    return _table(name)[index]
+    return np.take(_table(name), index, axis=0)
 
 
 @cache

@@ -113,16 +113,20 @@ def _picture(explanation: Explanation, shape: tuple[int, int]) -> Image.Image:
     if explanation.image is None:
         return Image.new("RGB", shape[::-1], _PAPER)
     picture = Image.fromarray(explanation.image)
-    return picture if picture.size == shape[::-1] else picture.resize(shape[::-1], Image.Resampling.BOX, reducing_gap=2)
+    return picture if picture.size == shape[::-1] else picture.resize(shape[::-1], Image.Resampling.BOX, reducing_gap=1)
 
 
 def _unseen(picture: Image.Image) -> Image.Image:
     """Return the picture grey, dark and hatched: nothing is known about the map there."""
-    grey = np.asarray(picture.convert("L"), np.float32) * _UNSEEN_DIM
-    rows, columns = np.ogrid[: grey.shape[0], : grey.shape[1]]
-    step = max(8, max(grey.shape) // 50)
-    grey = np.where((rows + columns) % step < max(1, step // 6), grey + 40, grey)
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    grey = picture.convert("L").point([int(value * _UNSEEN_DIM) for value in range(256)])
+    step = max(8, max(picture.size) // 50)
+    line = np.add.outer(np.arange(step), np.arange(step)) % step < max(1, step // 6)
+    tile = np.where(line, 40, 0).astype(
+        np.uint8
+    )  # one cell of the hatching; added to at most 255 * 0.45, it fits 8 bits
+    width, height = picture.size
+    hatched = np.asarray(grey) + np.tile(tile, (-(-height // step), -(-width // step)))[:height, :width]
+    return Image.fromarray(hatched).convert("RGB")
 
 
 def _with_legend(drawn: Image.Image, explanation: Explanation, colormap: str) -> Image.Image:

@@ -1,0 +1,156 @@
+"""From recordings to explanations: the maps are made, and each gets what a reader must know with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seewhy.diagnosis import Circumstances, diagnose
+from seewhy.errors import MethodError
+from seewhy.explanation import Explanation, Prediction, View
+from seewhy.fusion import fused
+from seewhy.inputs import Sample
+from seewhy.maps import Method
+from seewhy.models import LoadedModel
+from seewhy.plan import Plan, Wanted
+from seewhy.recorder import Cost, LayerRow, Needs, Recordings
+from seewhy.targets import ProbabilityTarget, Target, are_probabilities, class_name, probabilities
+
+Asked = Sequence[tuple[int, ...]]
+"""For each question asked, the numbers of its recorded versions: itself, then as each method of the plan changes it."""
+
+
+def assemble(
+    chunk: Sequence[tuple[int, Sample]],
+    plan: Plan,
+    recordings: Recordings,
+    asked: Asked,
+    model: LoadedModel,
+    view: View | None,
+) -> Iterator[tuple[int, list[Explanation]]]:
+    """Yield each sample's number and its explanations: methods x layer groups x questions, in this order.
+
+    Args:
+        chunk: the samples of the recorded batch and their numbers among all images.
+        plan: what was asked for.
+        recordings: what the model did.
+        asked: which recorded questions belong together.
+        model: for names and notes.
+        view: how to show the maps; None: as each method's paper has it.
+    """
+    batches = [
+        (wanted, group, versions[0], versions[index], maps)
+        for index, wanted in enumerate(plan.wanted, start=1)
+        for group in plan.groups(wanted)
+        for versions in asked
+        if (maps := _maps(wanted, group, plan, recordings, versions[index], [v[index] for v in asked])) is not None
+    ]
+    predictions = [_predicted(scores, model) for scores in recordings.outputs.cpu()]
+    finite = recordings.outputs.flatten(1).isfinite().all(1).tolist()
+    output_notes = _output_notes(recordings.outputs)
+    spent = recordings.cost
+    cost = Cost(spent.forwards, spent.backwards, spent.seconds / len(chunk))
+    peaks = {key: gradient.flatten(1).abs().amax(1).tolist() for key, gradient in recordings.gradients.items()}
+    for row, (number, sample) in enumerate(chunk):
+        explanations = []
+        for wanted, group, question, version, maps in batches:
+            target = recordings.questions[question][row]
+            score = float(recordings.scores[question][row])
+            shown: View = view or ("positive" if wanted.method.rectified else "signed")
+            found = [peaks[version, layer.name][row] for layer in group if (version, layer.name) in peaks]
+            how = Circumstances(
+                method=wanted.method.name,
+                rectified=shown == "positive",
+                class_blind=not wanted.method.class_specific and _was_given(target),
+                gradient_peak=max(found) if found and Needs.GRADIENTS in wanted.method.needs else None,
+                outputs_finite=finite[row],
+                probability=score if isinstance(target, ProbabilityTarget) else None,
+            )
+            explanations.append(
+                Explanation(
+                    raw=maps[row],
+                    geometry=sample.geometry,
+                    image=sample.image,
+                    name=sample.name,
+                    target=target.describe(model.labels),
+                    target_index=target.index,
+                    score=score,
+                    prediction=predictions[row],
+                    method=wanted.method.name,
+                    options=wanted.options,
+                    layers=tuple(layer.name for layer in group),
+                    layouts=tuple(layer.layout for layer in group),
+                    view=shown,
+                    cost=cost,
+                    model=model.name,
+                    diagnosis=diagnose(maps[row], how),
+                    notes=(*_target_notes(target), *sample.notes, *output_notes),
+                )
+            )
+        yield number, explanations
+
+
+def _maps(
+    wanted: Wanted,
+    group: Sequence[LayerRow],
+    plan: Plan,
+    recordings: Recordings,
+    question: int,
+    together: Sequence[int],
+) -> npt.NDArray[np.float32] | None:
+    """Return the raw maps `(batch, *grid)` of one method and question, those of several layers fused.
+
+    None when an optional method cannot work on this model; the plan then says so.
+    """
+    own, _ = wanted.method.split_options(wanted.options)
+    try:
+        _check_head(wanted.method, group, recordings, question)
+        with torch.no_grad():
+            found = [
+                wanted.method.function(recordings.at(layer, question, tuple(together)), **own).float().cpu().numpy()
+                for layer in ([row.name for row in group] or [""])
+            ]
+    except MethodError as error:
+        if not wanted.optional:
+            raise
+        plan.skipped[wanted.method.name] = str(error)
+        return None
+    return fused(found, plan.fuse) if len(found) > 1 else found[0]
+
+
+def _check_head(entry: Method, group: Sequence[LayerRow], recordings: Recordings, question: int) -> None:
+    """Raise MethodError if the method reads the classifier's weights and these layers do not lead straight into it."""
+    for layer in group if Needs.HEAD in entry.needs else ():
+        if not recordings.has_head(layer.name, question):
+            raise MethodError(
+                f"{entry.name} needs a model whose output is one linear layer on the spatial mean of layer '{layer.name}' "
+                "(global average pooling), and here it is not. Use grad-cam: it equals cam where cam exists."
+            )
+
+
+def _predicted(scores: torch.Tensor, model: LoadedModel) -> tuple[Prediction, ...]:
+    """Return the five likeliest classes of one sample's scores; nothing when they are not one score a class."""
+    if scores.ndim != 1:
+        return ()
+    chances = probabilities(scores) if len(scores) > 1 else torch.full_like(scores, torch.nan)
+    best = scores.topk(min(5, len(scores))).indices.tolist()
+    return tuple(Prediction(i, class_name(i, model.labels), float(scores[i]), float(chances[i])) for i in best)
+
+
+def _was_given(target: Target) -> bool:
+    """Return whether the caller asked for this target, rather than leaving it to the prediction."""
+    return not getattr(target, "predicted", False)
+
+
+def _target_notes(target: Target) -> tuple[str, ...]:
+    return () if _was_given(target) else ("target: the predicted class, as none was given",)
+
+
+def _output_notes(outputs: torch.Tensor) -> tuple[str, ...]:
+    """Return what the outputs are, where that is not scores."""
+    if outputs.ndim == 2 and are_probabilities(outputs):
+        return ("the model's outputs are probabilities already: they were not put through softmax again",)
+    return ()

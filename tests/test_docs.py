@@ -1,0 +1,84 @@
+"""What the README and the docs show is run as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import seewhy
+from seewhy.cli.commands import app
+from seewhy.maps import registry
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    (page.name, block)
+    for page in PAGES
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    if "import seewhy" in block
+]
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("seewhy ")
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The files that the pages speak of; methods that a page adds are taken away again."""
+    for name in ("cat.jpg", "x.png"):
+        Image.fromarray(chelsea).save(tmp_path / name)
+    weights = seewhy.load("timm:resnet18", pretrained=False, num_classes=2).module.state_dict()
+    torch.save(weights, tmp_path / "mine.pth")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    monkeypatch.chdir(tmp_path)
+    known = dict(registry._ENTRIES)
+    yield tmp_path
+    registry._ENTRIES.clear()
+    registry._ENTRIES.update(known)
+
+
+@pytest.mark.parametrize(("page", "block"), BLOCKS)
+def test_python_blocks_run(page: str, block: str, folder: Path) -> None:
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    exec(compile(block, page, "exec"), names)  # noqa: S102 - our own pages
+    for written in re.findall(r'save\("([^"]+)"\)', block):
+        assert (folder / written).stat().st_size > 1000
+    if "squared_cam" in names:
+        assert seewhy.explain("efficientnet_lite0", "cat.jpg", method="SquaredCAM").method == "squared-cam"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(command: str, folder: Path) -> None:
+    if "--model resnet50" in command:
+        command += " --random"  # the page's command downloads; no test does
+    words = shlex.split(command.replace("*.jpg", "cat.jpg"))[1:]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    for written in re.findall(r"wrote (\S+)", result.output):
+        with Image.open(folder / written) as picture:
+            assert min(picture.size) > 200
+    assert ("wrote" in result.output) == (words[0] in ("explain", "compare"))
+
+
+def test_the_pages_were_found() -> None:
+    assert len(BLOCKS) >= 3
+    assert len(COMMANDS) >= 7
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
