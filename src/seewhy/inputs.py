@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import ImageError
-from seewhy.images import Geometry, Preprocessing, read
+from seewhy.images import ASSUMED_WHOLE, Geometry, Preprocessing, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,8 @@ def prepare(image: Any, preprocess: Preprocessing, notes: tuple[str, ...] = ()) 
         return _from_tensor(image, preprocess)
     picture = read(image)
     tensor, geometry = preprocess(picture)
-    return Sample(tensor, geometry, picture.pixels, picture.name, (*notes, *picture.notes))
+    unknown = (ASSUMED_WHOLE,) if ASSUMED_WHOLE in geometry.steps else ()
+    return Sample(tensor, geometry, picture.pixels, picture.name, (*notes, *unknown, *picture.notes))
 
 
 def _from_tensor(tensor: Tensor, preprocess: Preprocessing) -> Sample:

@@ -42,8 +42,9 @@ def build(name: str) -> nn.Module:
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False).eval()
     classifier = model.get_classifier()
-    for head in classifier if isinstance(classifier, tuple | list | nn.ModuleList) else [classifier]:
-        if isinstance(head, nn.Linear) and not head.weight.any():
+    parts = classifier if isinstance(classifier, tuple | list) else [classifier]
+    for head in (module for part in parts for module in part.modules() if isinstance(module, nn.Linear)):
+        if not head.weight.any():
             nn.init.normal_(head.weight, std=0.02)
     return model
 

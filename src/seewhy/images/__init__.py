@@ -1,8 +1,9 @@
 """Reading pictures safely, preparing them for a model, and the way back to the original pixels."""
 
+from seewhy.images.callable import ASSUMED_WHOLE as ASSUMED_WHOLE
+from seewhy.images.callable import CallablePreprocess as CallablePreprocess
 from seewhy.images.geometry import Axis as Axis
 from seewhy.images.geometry import Geometry as Geometry
-from seewhy.images.preprocess import CallablePreprocess as CallablePreprocess
 from seewhy.images.preprocess import Preprocess as Preprocess
 from seewhy.images.preprocess import Preprocessing as Preprocessing
 from seewhy.images.preprocess import as_preprocessing as as_preprocessing

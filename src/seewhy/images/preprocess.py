@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.errors import ImageError
+from seewhy.images.callable import CallablePreprocess
 from seewhy.images.geometry import Geometry
 from seewhy.images.read import PIXEL_LIMIT, Picture
 
@@ -172,33 +173,6 @@ class Preprocess:
     def _statistics(self, axes: int) -> tuple[Tensor, Tensor]:
         shape = (-1, *(1,) * axes)
         return torch.tensor(self.mean).view(shape), torch.tensor(self.std).view(shape)
-
-
-@dataclass(frozen=True)
-class CallablePreprocess:
-    """A caller's own transform, PIL image to tensor; its geometry is not known, so the whole picture is assumed."""
-
-    transform: Callable[[Image.Image], Any]
-
-    def __call__(self, picture: Picture) -> tuple[Float[Tensor, "channel height width"], Geometry]:
-        """Return what the transform makes of the picture."""
-        try:
-            result = self.transform(Image.fromarray(picture.pixels))
-        except Exception as error:
-            raise ImageError(f"preprocess= raised {type(error).__name__} on '{picture.name}': {error}") from error
-        if isinstance(result, Tensor) and result.ndim == 4 and len(result) == 1:
-            result = result[0]
-        if not isinstance(result, Tensor) or result.ndim != 3 or not result.is_floating_point():
-            found = f"{type(result).__name__} {tuple(getattr(result, 'shape', ()))}"
-            raise ImageError(f"preprocess= must return a float tensor (C, H, W); it returned {found}.")
-        if not bool(torch.isfinite(result).all()):
-            raise ImageError(f"preprocess= made NaN or infinite values from '{picture.name}'. Check its mean and std.")
-        shape = picture.pixels.shape[:2]
-        return result, Geometry.identity(shape, orientation=picture.orientation).resized(result.shape[1:])
-
-    def to_display(self, image: Float[Tensor, " channel *space"]) -> npt.NDArray[np.uint8] | None:  # noqa: ARG002
-        """Return None: what this transform did to the values is not known."""
-        return None
 
 
 def as_preprocessing(given: Preprocessing | Mapping[str, Any] | Callable[[Image.Image], Any]) -> Preprocessing:
