@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -115,7 +115,6 @@ class Explainer:
         """Explain one image, or each of many, in every combination; see :func:`seewhy.compare`."""
         wanted = choose_methods([methods] if isinstance(methods, str) else methods, options)
         asked = check_targets(targets)
-
         skipped: dict[str, str] = {}
 
         def plan(table: LayerTable | None) -> Plan:
@@ -135,7 +134,7 @@ class Explainer:
         return self._recorder.table(prepare(item, self.model.preprocess).tensor[None])
 
     def _usual_input(self) -> torch.Tensor:
-        """Return `(1, channel, *space)` of the size that the model is made for: smooth noise, since no image is at hand."""
+        """Return `(1, channel, *space)` of the size that the model is made for: noise, since no image is at hand."""
         preprocess = self.model.preprocess
         if not isinstance(preprocess, Preprocess):
             raise ImageError("The model's input size is not known: its preprocessing is a callable. Give an image.")
@@ -146,7 +145,11 @@ class Explainer:
         return [] if table is None else choose_layers(layers, table, self._recorder.module, layout)
 
     def _run(
-        self, items: Sequence[Any], plan: Any, wanted: Sequence[Wanted], view: View | None
+        self,
+        items: Sequence[Any],
+        plan: Callable[[LayerTable | None], Plan],
+        wanted: Sequence[Wanted],
+        view: View | None,
     ) -> list[list[Explanation]]:
         """Explain all items; those that fail are told at the end, with the work done for the others."""
         done: list[list[Explanation] | None] = [None] * len(items)
@@ -166,12 +169,8 @@ class Explainer:
                         done[number] = explanations
                 except RecordingError as error:
                     failures.update({number: error for number, _ in chunk})
-        if (
-            len(failures) == len(items) and len(set(map(id, failures.values()))) == 1
-        ):  # one cause for all: say just that
-            raise next(iter(failures.values()))
         if failures:
-            raise PartialError(done, dict(sorted(failures.items())))
+            raise _told(done, failures)
         return [each for each in done if each is not None]
 
     def _blocks(self, items: Sequence[Any]) -> Iterator[range]:
@@ -188,10 +187,11 @@ class Explainer:
 
     def _chunk(
         self, chunk: Sequence[tuple[int, Sample]], plan: Plan, view: View | None
-    ) -> Iterable[tuple[int, list[Explanation]]]:
+    ) -> list[tuple[int, list[Explanation]]]:
         """Record one batch and make its maps; when memory runs out, in halves."""
         try:
             recordings, asked = self._record(chunk, plan)
+            return list(assemble(chunk, plan, recordings, asked, self.model, view))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -200,11 +200,9 @@ class Explainer:
                     f"Memory ran out for a single image of shape {tuple(chunk[0][1].tensor.shape)} with "
                     f"{len(plan.rows)} layers: {error}. Choose fewer or later layers, or another device."
                 ) from error
-            recordings = None
-        if recordings is None:
-            half = len(chunk) // 2
-            return [*self._chunk(chunk[:half], plan, view), *self._chunk(chunk[half:], plan, view)]
-        return assemble(chunk, plan, recordings, asked, self.model, view)
+        # Outside the handler: the error holds the frames, and they the tensors, that must be freed first.
+        half = len(chunk) // 2
+        return [*self._chunk(chunk[:half], plan, view), *self._chunk(chunk[half:], plan, view)]
 
     def _record(self, chunk: Sequence[tuple[int, Sample]], plan: Plan) -> tuple[Recordings, Asked]:
         """Return the recordings of one batch, and which of their questions belong together."""
@@ -220,6 +218,14 @@ class Explainer:
         images = torch.stack([sample.tensor for _, sample in chunk])
         recordings = self._recorder.record(images, plan.rows, ask, needs=plan.needs, seed=self.seed)
         return recordings, asked
+
+
+def _told(done: list[list[Explanation] | None], failures: dict[int, SeewhyError]) -> SeewhyError:
+    """Return the error to raise: where all images failed by one cause just that, else the work done and all errors."""
+    causes = list({id(error): error for error in failures.values()}.values())
+    if len(failures) == len(done) and len(causes) == 1:
+        return causes[0]
+    return PartialError(done, dict(sorted(failures.items())))
 
 
 def _loaded(model: Any) -> LoadedModel:
