@@ -112,7 +112,7 @@ RAMP = np.arange(10, dtype=np.float32)[None] / 9
     [
         ({"threshold": 0.5}, 5),
         ({"threshold": 0.0}, 9),
-        ({"threshold": 1.0}, 0),
+        ({"threshold": 1.0}, 1),
         ({"top": 0.2}, 2),
         ({"top": 0.5}, 5),
         ({"top": 1.0}, 10),

@@ -8,7 +8,6 @@ from torch import nn
 from seewhy.errors import LayerError, MethodError, TargetError
 from seewhy.plan import Plan, check_lengths, check_targets, choose_layers, choose_methods
 from seewhy.recorder import LayerRow, LayerTable, Layout, Needs
-from seewhy.targets import SimilarContrastTarget
 
 FIRST, LAST = (
     LayerRow("stem", "Conv2d", Layout("channels-first", (8, 8), 4), (2.0, 2.0), stage=1),
@@ -93,10 +92,9 @@ def test_an_option_that_no_method_has_is_refused_with_those_that_exist(given, op
     assert told in str(caught.value)
 
 
-def test_only_methods_that_were_not_named_themselves_may_be_left_out() -> None:
-    found = {wanted.method.name: wanted.optional for wanted in choose_methods(["all", "cam"], {})}
-    assert found["cam"] is False
-    assert found["grad-cam"] is True
+def test_one_of_several_methods_may_be_left_out_but_not_the_only_one() -> None:
+    assert [wanted.optional for wanted in choose_methods(["grad-cam", "cam"], {})] == [True, True]
+    assert [wanted.optional for wanted in choose_methods(["cam"], {})] == [False]
 
 
 def plan(*methods: str, targets: tuple = (None,)) -> Plan:
@@ -117,7 +115,10 @@ def test_each_question_comes_as_asked_and_as_each_method_changes_it() -> None:
     assert [[target.index for target in versions[0]] for versions in questions] == [[1, 1], [2, 0], [1, 1]]
     for asked, plain, contrast in questions:
         assert plain is asked
-        assert contrast == tuple(SimilarContrastTarget(target.index, 0.6, 3) for target in asked)
+        others = [tuple(sorted({0, 1, 2} - {target.index})) for target in asked]
+        assert [(each.index, tuple(sorted(each.others)), each.strength) for each in contrast] == [
+            (target.index, rest, 0.6) for target, rest in zip(asked, others, strict=True)
+        ]
 
 
 @pytest.mark.parametrize("given", [[2, 0, 1, 0], (2, 0, 1, 0), torch.tensor([2, 0, 1, 0]), np.array([2, 0, 1, 0])])
@@ -142,12 +143,16 @@ def test_one_or_several_targets(given: object, found: tuple) -> None:
     assert check_targets(given) == found
 
 
-def test_a_method_that_cannot_ask_a_function_refuses_unless_it_was_one_of_all() -> None:
+def test_a_method_that_cannot_ask_a_function_refuses_or_is_left_out() -> None:
     # A function has no class that could be compared with similar ones.
     def score(output: torch.Tensor) -> torch.Tensor:
         return output.sum()
 
     with pytest.raises(MethodError, match="finer-cam"):
         plan("finer-cam", targets=(score,)).questions(OUTPUTS, None, [0, 1])
-    [versions] = plan("all", targets=(score,)).questions(OUTPUTS, None, [0, 1])
-    assert all(version == versions[0] for version in versions)
+    every = plan("all", targets=(score,))
+    [versions] = every.questions(OUTPUTS, None, [0, 1])
+    finer = [wanted.method.name for wanted in every.wanted].index("finer-cam")
+    assert versions[1 + finer] is None
+    assert list(every.skipped) == ["finer-cam"]
+    assert all(version == versions[0] for number, version in enumerate(versions) if number != 1 + finer)

@@ -86,7 +86,7 @@ def test_also_after_an_exception_inside_the_model(name: str, batch: Tensor) -> N
     ask.layers(batch)
     model.calls_left = 0
     before = snapshot(model)
-    with pytest.raises(seewhy.RecordingError, match=r"FailsLate raised ValueError.*\(3, 3, 24, 40\).*the model broke"):
+    with pytest.raises(seewhy.RecordingError, match=r"FailsLate raised ValueError.*\(1, 3, 24, 40\).*the model broke"):
         ask(batch, method=name)
     assert_same(before, snapshot(model))
 
@@ -187,6 +187,107 @@ class Wrapped(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
+
+
+class WritesIntoItsInput(SmallNet):
+    """Normalises in place, as many models of the field do."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.sub_(0.3).mul_(2))
+
+
+@every_method
+def test_a_model_that_writes_into_its_input_does_not_write_into_the_callers(name: str, batch: Tensor) -> None:
+    model = WritesIntoItsInput().eval()
+    model.load_state_dict(make_small_net().state_dict())
+    given = batch[0].clone()
+    options = {"samples": 3, "spread": 0.1} if name == "smooth-grad-cam++" else {}
+    found = [seewhy.explain(model, given, 1, name, "second", **options).raw for _ in range(2)]
+    assert torch.equal(given, batch[0])
+    np.testing.assert_array_equal(*found)
+    if not options and name != "edges":
+        plain = seewhy.explain(make_small_net(), (batch[0] - 0.3) * 2, 1, name, "second").raw
+        np.testing.assert_allclose(found[0], plain, atol=1e-6)
+
+
+class Counts(SmallNet):
+    """Changes its buffers and keeps a tensor, in evaluation mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.steps += 1
+        self.mean = images.mean()
+        return super().forward(images)
+
+
+def test_buffers_that_the_models_own_code_changes_are_put_back(batch: Tensor) -> None:
+    model = Counts().eval()
+    steps, mean = model.steps, model.mean
+    seewhy.explain(model, batch)
+    assert model.steps is steps
+    assert model.mean is mean
+    assert float(steps) == float(mean) == 0
+
+
+def test_two_models_in_two_threads_leave_the_random_state_alone(batch: Tensor) -> None:
+    models, before = [make_small_net(seed) for seed in range(2)], torch.get_rng_state()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda number: seewhy.explain(models[number % 2], batch[0], method="random"), range(24)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_two_wrappers_of_one_backbone_in_two_threads(batch: Tensor) -> None:
+    backbone = make_small_net().train()
+    wrappers = [Wrapped(backbone), Wrapped(backbone)]
+    expected = seewhy.explain(wrappers[0], batch[0], 1).raw
+    statistics = backbone.norm.running_mean.clone()
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda number: seewhy.explain(wrappers[number % 2], batch[0], 1).raw, range(24)))
+    for raw in found:
+        np.testing.assert_array_equal(raw, expected)
+    assert torch.equal(statistics, backbone.norm.running_mean)
+
+
+def test_a_model_that_was_changed_after_the_first_call_is_read_anew(small_net: SmallNet, batch: Tensor) -> None:
+    seewhy.explain(small_net, batch[0])
+    small_net.second = nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 6, 3, padding=1))
+    assert seewhy.explain(small_net, batch[0], layers="second.0").layouts[0].channels == 16
+    assert seewhy.explain(small_net, batch[0]).raw.shape == (12, 20)
+
+
+def test_the_default_layer_does_not_depend_on_the_first_image(batch: Tensor) -> None:
+    first, second = make_small_net(), make_small_net()
+    seewhy.explain(first, torch.zeros(3, 24, 40))
+    assert seewhy.explain(first, batch[0]).layers == seewhy.explain(second, batch[0]).layers
+
+
+@every_method
+def test_autocast_around_the_call_leaves_the_methods_mathematics_in_float32(name: str, batch: Tensor) -> None:
+    """The model itself runs as the caller's autocast has it; so both maps differ by its rounding only."""
+    expected = seewhy.explain(make_small_net(), batch[0], 1, name, "second").raw
+    with torch.autocast("cpu", torch.bfloat16):
+        found = seewhy.explain(make_small_net(), batch[0], 1, name, "second").raw
+    assert found.dtype == np.float32
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
+
+
+def test_one_bad_image_in_a_batch_does_not_take_the_others_with_it(batch: Tensor) -> None:
+    class Refuses(SmallNet):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.max() > 50:
+                raise ValueError("too bright")
+            return super().forward(images)
+
+    model = Refuses().eval()
+    images = torch.cat([batch, batch])
+    images[4] += 100
+    with pytest.raises(seewhy.PartialError, match="1 of 6 images failed; the first is number 4") as caught:
+        seewhy.explain(model, images)
+    assert [found is None for found in caught.value.done] == [number == 4 for number in range(6)]
 
 
 @every_method

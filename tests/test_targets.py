@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import seewhy
 from seewhy.errors import TargetError
+from seewhy.maps import find_method
 from seewhy.models import Labels
-from seewhy.targets import SimilarContrastTarget, ask, probabilities
+from seewhy.targets import CallableTarget, ClassTarget, ContrastTarget, SimilarContrastTarget, ask, probabilities
 
 LABELS = Labels(("tench, Tinca tinca", "tabby, tabby cat", "tiger cat", "tiger shark", "great white shark"))
 OUTPUT = torch.tensor([[1.0, 4.0, 3.0, 2.0, 0.0]])
@@ -78,7 +80,7 @@ def test_a_list_asks_each_sample_its_own_question() -> None:
         (5, "5 classes, 0 to 4"),
         (-1, "5 classes, 0 to 4"),
         ("tigr cat", "Nearest: 'tiger cat'"),
-        ("tiger", "fits 2 classes: 2 'tiger cat', 3 'tiger shark'"),
+        ("tiger", "may mean 2 classes: 2 'tiger cat', 3 'tiger shark'"),
         ("tiger cat vs nonsense", "No class is called 'nonsense'"),
         (True, "is a bool"),
         (torch.tensor(1.5), "not a whole number"),
@@ -161,9 +163,17 @@ def test_a_single_output_has_no_softmax_probability() -> None:
 
 def test_contrast_with_similar_classes_takes_the_scores_nearest_to_the_class() -> None:
     output = torch.tensor([10.0, 9.0, 12.0, 0.0])
+    retarget = find_method("finer-cam").retarget
     # Nearest to 10 are 9 and 12; their mean is 10.5.
-    assert float(SimilarContrastTarget(0, strength=0.5, references=2)(output)) == pytest.approx(10 - 0.5 * 10.5)
+    near = retarget(ClassTarget(0), output, strength=0.5, references=2)
+    assert near == SimilarContrastTarget(0, (1, 2), 0.5)
+    assert float(near(output)) == pytest.approx(10 - 0.5 * 10.5)
     # More references than there are other classes: all of them.
-    assert float(SimilarContrastTarget(0, strength=1.0, references=9)(output)) == pytest.approx(10 - 7)
-    with pytest.raises(TargetError, match="only one"):
-        SimilarContrastTarget(0, 1.0, 3)(torch.tensor([1.0]))
+    assert float(retarget(ClassTarget(0), output, strength=1.0, references=9)(output)) == pytest.approx(10 - 7)
+    for refused, scores in (
+        (ClassTarget(0), output[:1]),
+        (ContrastTarget(0, 1), output),
+        (CallableTarget(len), output),
+    ):
+        with pytest.raises(seewhy.MethodError, match="one class against similar ones"):
+            retarget(refused, scores)

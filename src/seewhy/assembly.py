@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from seewhy.diagnosis import Circumstances, diagnose
-from seewhy.errors import MethodError
+from seewhy.errors import MethodError, SeewhyError
 from seewhy.explanation import Explanation, Prediction, View
 from seewhy.fusion import fused
 from seewhy.inputs import Sample
 from seewhy.maps import Method
 from seewhy.models import LoadedModel
 from seewhy.plan import Plan, Wanted
-from seewhy.recorder import Cost, LayerRow, Needs, Recordings
+from seewhy.recorder import Cost, LayerRow, Needs, Recording, Recordings, is_out_of_memory
 from seewhy.targets import ProbabilityTarget, Target, are_probabilities, class_name, probabilities
 
-Asked = Sequence[tuple[int, ...]]
+Asked = Sequence[tuple[int | None, ...]]
 """For each question asked, the numbers of its recorded versions: itself, then as each method of the plan changes it."""
 
 
@@ -41,26 +42,29 @@ def assemble(
         model: for names and notes.
         view: how to show the maps; None: as each method's paper has it.
     """
-    batches = [
-        (wanted, group, versions[0], versions[index], maps)
-        for index, wanted in enumerate(plan.wanted, start=1)
-        for group in plan.groups(wanted)
-        for versions in asked
-        if (maps := _maps(wanted, group, plan, recordings, versions[index], [v[index] for v in asked])) is not None
-    ]
-    predictions = [_predicted(scores, model) for scores in recordings.outputs.cpu()]
-    finite = recordings.outputs.flatten(1).isfinite().all(1).tolist()
-    output_notes = _output_notes(recordings.outputs)
+    batches = []
+    for index, wanted in enumerate(plan.wanted, start=1):
+        questions = tuple(version for versions in asked for version in (versions[index],) if version is not None)
+        for group in plan.groups(wanted):
+            for question in questions:
+                maps = _maps(wanted, group, plan, recordings, question, questions)
+                if maps is not None:
+                    batches.append((wanted, group, question, maps))
+    outputs = recordings.outputs.cpu()
+    predictions = [_classes(scores, model) for scores in outputs]
+    finite = outputs.reshape(len(outputs), -1).isfinite().all(1).tolist()
+    output_notes = _output_notes(outputs)
     spent = recordings.cost
     cost = Cost(spent.forwards, spent.backwards, spent.seconds / len(chunk))
     peaks = {key: gradient.flatten(1).abs().amax(1).tolist() for key, gradient in recordings.gradients.items()}
     for row, (number, sample) in enumerate(chunk):
         explanations = []
-        for wanted, group, question, version, maps in batches:
+        for wanted, group, question, maps in batches:
             target = recordings.questions[question][row]
             score = float(recordings.scores[question][row])
             shown: View = view or ("positive" if wanted.method.rectified else "signed")
-            found = [peaks[version, layer.name][row] for layer in group if (version, layer.name) in peaks]
+            found = [peaks[question, layer.name][row] for layer in group if (question, layer.name) in peaks]
+            about = next((p for p in predictions[row] if p.index == target.index), None)
             how = Circumstances(
                 method=wanted.method.name,
                 rectified=shown == "positive",
@@ -68,17 +72,19 @@ def assemble(
                 gradient_peak=max(found) if found and Needs.GRADIENTS in wanted.method.needs else None,
                 outputs_finite=finite[row],
                 probability=score if isinstance(target, ProbabilityTarget) else None,
+                chance=about.probability if about is not None and _was_given(target) else None,
             )
             explanations.append(
                 Explanation(
-                    raw=maps[row],
+                    raw=maps[row].copy(),
                     geometry=sample.geometry,
                     image=sample.image,
                     name=sample.name,
                     target=target.describe(model.labels),
                     target_index=target.index,
                     score=score,
-                    prediction=predictions[row],
+                    prediction=predictions[row][:5],
+                    about=about,
                     method=wanted.method.name,
                     options=wanted.options,
                     layers=tuple(layer.name for layer in group),
@@ -87,7 +93,7 @@ def assemble(
                     cost=cost,
                     model=model.name,
                     diagnosis=diagnose(maps[row], how),
-                    notes=(*_target_notes(target), *sample.notes, *output_notes),
+                    notes=(*_target_notes(target), *sample.notes, *output_notes, *_repeated(group, recordings)),
                 )
             )
         yield number, explanations
@@ -99,7 +105,7 @@ def _maps(
     plan: Plan,
     recordings: Recordings,
     question: int,
-    together: Sequence[int],
+    together: tuple[int, ...],
 ) -> npt.NDArray[np.float32] | None:
     """Return the raw maps `(batch, *grid)` of one method and question, those of several layers fused.
 
@@ -108,17 +114,37 @@ def _maps(
     own, _ = wanted.method.split_options(wanted.options)
     try:
         _check_head(wanted.method, group, recordings, question)
-        with torch.no_grad():
-            found = [
-                wanted.method.function(recordings.at(layer, question, tuple(together)), **own).float().cpu().numpy()
-                for layer in ([row.name for row in group] or [""])
-            ]
+        found = [
+            _made(wanted.method, recordings.at(layer, question, together), own)
+            for layer in ([row.name for row in group] or [""])
+        ]
     except MethodError as error:
         if not wanted.optional:
             raise
         plan.skipped[wanted.method.name] = str(error)
         return None
     return fused(found, plan.fuse) if len(found) > 1 else found[0]
+
+
+def _made(entry: Method, recording: Recording, options: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """Run a method's function, outside autocast and without a graph, and check what it returns."""
+    images = recording.images
+    try:
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            made = entry.function(recording, **options)
+    except SeewhyError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise MethodError(f"The method {entry.name} raised {type(error).__name__}: {error}") from error
+    if not isinstance(made, torch.Tensor) or made.ndim != images.ndim - 1 or len(made) != len(images):
+        found = f"{type(made).__name__} {tuple(getattr(made, 'shape', ()))}"
+        raise MethodError(
+            f"The method {entry.name} must return a tensor (batch, *grid) with {images.ndim - 2} spatial axes and batch "
+            f"{len(images)}; it returned {found}."
+        )
+    return made.float().cpu().numpy()
 
 
 def _check_head(entry: Method, group: Sequence[LayerRow], recordings: Recordings, question: int) -> None:
@@ -131,13 +157,14 @@ def _check_head(entry: Method, group: Sequence[LayerRow], recordings: Recordings
             )
 
 
-def _predicted(scores: torch.Tensor, model: LoadedModel) -> tuple[Prediction, ...]:
-    """Return the five likeliest classes of one sample's scores; nothing when they are not one score a class."""
+def _classes(scores: torch.Tensor, model: LoadedModel) -> tuple[Prediction, ...]:
+    """Return all classes by one sample's scores, the likeliest first; nothing when they are not one score a class."""
     if scores.ndim != 1:
         return ()
     chances = probabilities(scores) if len(scores) > 1 else torch.full_like(scores, torch.nan)
-    best = scores.topk(min(5, len(scores))).indices.tolist()
-    return tuple(Prediction(i, class_name(i, model.labels), float(scores[i]), float(chances[i])) for i in best)
+    order = scores.argsort(descending=True, stable=True).tolist()
+    values, parts = scores.tolist(), chances.tolist()
+    return tuple(Prediction(i, class_name(i, model.labels), values[i], parts[i]) for i in order)
 
 
 def _was_given(target: Target) -> bool:
@@ -147,6 +174,12 @@ def _was_given(target: Target) -> bool:
 
 def _target_notes(target: Target) -> tuple[str, ...]:
     return () if _was_given(target) else ("target: the predicted class, as none was given",)
+
+
+def _repeated(group: Sequence[LayerRow], recordings: Recordings) -> tuple[str, ...]:
+    """Return which layers ran more than once, since only the last time is shown."""
+    several = [(layer.name, recordings.calls.get(layer.name, 1)) for layer in group]
+    return tuple(f"layer {name} ran {times} times; the map is of the last" for name, times in several if times > 1)
 
 
 def _output_notes(outputs: torch.Tensor) -> tuple[str, ...]:

@@ -11,13 +11,17 @@ SATURATED = 0.999
 """Probability from which its own gradient is next to nothing."""
 
 
+UNLIKELY = 0.01
+"""Probability below which a class that was asked for is not what the model sees."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong.
 
     Attributes:
         code: a stable word for programs: "non-finite", "zero-gradient", "flat", "all-negative", "one-cell", "saturated",
-            "class-blind".
+            "unlikely", "class-blind".
         message: what was found.
         remedy: what to try next.
     """
@@ -42,6 +46,7 @@ class Circumstances:
         gradient_peak: largest absolute gradient, None where none was needed.
         outputs_finite: whether the model's output held only finite numbers.
         probability: the target's probability when that was the question, else None.
+        chance: the probability of a class that was asked for, None when it was left to the model or is not known.
     """
 
     method: str
@@ -50,6 +55,7 @@ class Circumstances:
     gradient_peak: float | None
     outputs_finite: bool
     probability: float | None
+    chance: float | None = None
 
 
 def diagnose(raw: npt.NDArray[np.float32], how: Circumstances) -> tuple[Finding, ...]:
@@ -89,6 +95,14 @@ def diagnose(raw: npt.NDArray[np.float32], how: Circumstances) -> tuple[Finding,
                 "saturated",
                 f"The probability is {how.probability:.5f}: its gradient is nearly nothing and the map may be noise.",
                 "Ask for the class itself (its score) instead of its probability.",
+            )
+        )
+    if how.chance is not None and how.chance < UNLIKELY and not how.class_blind:
+        found.append(
+            Finding(
+                "unlikely",
+                f"The model gives this class {how.chance:.2%}: what little speaks for it is shown at full brightness.",
+                "Compare with the map of the model's own answer, or ask a contrast ('A-vs-B').",
             )
         )
     if how.class_blind:

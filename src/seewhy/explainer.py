@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from seewhy.assembly import Asked, assemble
 from seewhy.comparison import Comparison
-from seewhy.errors import ImageError, ModelError, PartialError, RecordingError, SeewhyError
+from seewhy.errors import ImageError, MethodError, ModelError, PartialError, RecordingError, SeewhyError
 from seewhy.explanation import Explanation, View
 from seewhy.images import Preprocess, as_preprocessing
 from seewhy.inputs import Sample, chunks, prepare, spatial_axes, split
@@ -28,7 +29,7 @@ from seewhy.plan import (
     choose_methods,
 )
 from seewhy.recorder import LayerRow, LayerTable, Needs, Recordings, TorchRecorder, is_out_of_memory
-from seewhy.targets import TargetLike
+from seewhy.targets import Question, TargetLike
 
 ModelLike = nn.Module | str | LoadedModel
 
@@ -41,7 +42,7 @@ class Explainer:
         preprocess: picture to input: a Preprocess, a dict of its fields, torchvision transforms, or a callable from a PIL
             image to a tensor. None: what the model says, else the usual one of ImageNet models, which is then told.
         labels: class names in order, a mapping, a file, or "imagenet". None: what the model says.
-        device: where to run. None: where the model is.
+        device: where to run; the model is moved there and stays. None: where the model is.
         batch_size: most images in one run; halved by itself when memory runs out. None: 8 on a CPU (more is slower), else 32.
         seed: for everything that is drawn at random.
         progress: show a bar. None: for several runs on a terminal.
@@ -61,13 +62,16 @@ class Explainer:
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
-        loaded = _loaded(model)
+        loaded = _loaded(model, device)
         if preprocess is not None:
-            loaded = loaded.with_(preprocess=as_preprocessing(preprocess), notes=())
+            loaded = loaded.with_(preprocess=as_preprocessing(preprocess, loaded.preprocess), notes=())
         if labels is not None:
             loaded = loaded.with_(labels=as_labels(labels))
-        if batch_size is not None and batch_size < 1:
-            raise ImageError(f"batch_size={batch_size} must be at least 1.")
+        if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+            raise ImageError(f"batch_size={batch_size!r} must be a whole number, at least 1.")
+        if not (isinstance(seed, int) and 0 <= seed < 2**63):
+            raise MethodError(f"seed={seed!r} must be a whole number from 0 to 2^63 - 1.")
+        self._labels_given = labels is not None
         self.model = loaded
         self.seed = seed
         self.progress = progress
@@ -124,6 +128,8 @@ class Explainer:
         items, single = split(image, self._axes)
         check_lengths(asked, len(items))
         results = [Comparison(each, skipped) for each in self._run(items, plan, wanted, view)]
+        if not results[0]:
+            raise MethodError(" ".join(skipped.values()))
         return results[0] if single else results
 
     def layers(self, image: Any = None) -> LayerTable:
@@ -163,12 +169,13 @@ class Explainer:
                 except ImageError as error:
                     failures[number] = error
             for chunk in chunks(samples, self.batch_size):
-                try:
-                    table = None if on_input_only else self._recorder.table(chunk[0][1].tensor[None])
-                    for number, explanations in self._chunk(chunk, plan(table), view):
-                        done[number] = explanations
-                except RecordingError as error:
-                    failures.update({number: error for number, _ in chunk})
+                for number, outcome in self._chunk(chunk, plan, view, on_input_only=on_input_only):
+                    if isinstance(outcome, SeewhyError):
+                        failures[number] = outcome
+                    else:
+                        done[number] = outcome
+            if not any(done) and len(set(map(str, failures.values()))) == 1 and not _about_images(failures):
+                break  # the first ones failed alike, and not by what they show: so would the others
         if failures:
             raise _told(done, failures)
         return [each for each in done if each is not None]
@@ -186,33 +193,49 @@ class Explainer:
         yield from track(blocks, description="explaining", console=Console(stderr=True))
 
     def _chunk(
-        self, chunk: Sequence[tuple[int, Sample]], plan: Plan, view: View | None
-    ) -> list[tuple[int, list[Explanation]]]:
-        """Record one batch and make its maps; when memory runs out, in halves."""
+        self,
+        chunk: Sequence[tuple[int, Sample]],
+        plan: Callable[[LayerTable | None], Plan],
+        view: View | None,
+        *,
+        on_input_only: bool,
+    ) -> list[tuple[int, list[Explanation] | SeewhyError]]:
+        """Return each sample's explanations, or its error. A batch that fails, or needs too much memory, is done in halves."""
         try:
-            recordings, asked = self._record(chunk, plan)
-            return list(assemble(chunk, plan, recordings, asked, self.model, view))
+            table = None if on_input_only else self._recorder.table(chunk[0][1].tensor[None])
+            ready = plan(table)
+            recordings, asked = self._record(chunk, ready)
+            return list(assemble(chunk, ready, recordings, asked, self.model, view))
+        except SeewhyError as error:
+            if len(chunk) == 1:
+                return [(chunk[0][0], error)]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(chunk) == 1:
-                raise RecordingError(
-                    f"Memory ran out for a single image of shape {tuple(chunk[0][1].tensor.shape)} with "
-                    f"{len(plan.rows)} layers: {error}. Choose fewer or later layers, or another device."
-                ) from error
-        # Outside the handler: the error holds the frames, and they the tensors, that must be freed first.
+                return [(chunk[0][0], _too_large(chunk[0][1], error))]
+        # Outside the handlers: an error holds the frames, and they the tensors, that must be freed first.
         half = len(chunk) // 2
-        return [*self._chunk(chunk[:half], plan, view), *self._chunk(chunk[half:], plan, view)]
+        parts = (chunk[:half], chunk[half:])
+        return [each for part in parts for each in self._chunk(part, plan, view, on_input_only=on_input_only)]
+
+    def _check_labels(self, outputs: torch.Tensor) -> None:
+        labels = self.model.labels
+        if self._labels_given and labels is not None and outputs.ndim == 2 and len(labels) != outputs.shape[1]:
+            raise ModelError(
+                f"labels= has {len(labels)} names, and the model has {outputs.shape[1]} classes. Give one name a class, in order."
+            )
 
     def _record(self, chunk: Sequence[tuple[int, Sample]], plan: Plan) -> tuple[Recordings, Asked]:
         """Return the recordings of one batch, and which of their questions belong together."""
-        asked: list[tuple[int, ...]] = []
+        asked: list[tuple[int | None, ...]] = []
 
-        def ask(outputs: torch.Tensor) -> list[Any]:
+        def ask(outputs: torch.Tensor) -> list[Question]:
             asked.clear()  # the recorder asks again when it has to run again
-            numbers: dict[Any, int] = {}
+            self._check_labels(outputs)
+            numbers: dict[Question, int] = {}
             for versions in plan.questions(outputs, self.model.labels, [number for number, _ in chunk]):
-                asked.append(tuple(numbers.setdefault(version, len(numbers)) for version in versions))
+                asked.append(tuple(v if v is None else numbers.setdefault(v, len(numbers)) for v in versions))
             return list(numbers)
 
         images = torch.stack([sample.tensor for _, sample in chunk])
@@ -221,20 +244,37 @@ class Explainer:
 
 
 def _told(done: list[list[Explanation] | None], failures: dict[int, SeewhyError]) -> SeewhyError:
-    """Return the error to raise: where all images failed by one cause just that, else the work done and all errors."""
-    causes = list({id(error): error for error in failures.values()}.values())
-    if len(failures) == len(done) and len(causes) == 1:
-        return causes[0]
+    """Return the error to raise: where nothing was done and all failed alike just that, else the work done and all errors."""
+    alike = len({str(error) for error in failures.values()}) == 1
+    if alike and not any(done):
+        return next(iter(failures.values()))
     return PartialError(done, dict(sorted(failures.items())))
 
 
-def _loaded(model: Any) -> LoadedModel:
+def _about_images(failures: dict[int, SeewhyError]) -> bool:
+    return any(isinstance(error, ImageError) for error in failures.values())
+
+
+def _too_large(sample: Sample, error: BaseException) -> RecordingError:
+    return RecordingError(
+        f"Memory ran out for a single image of shape {tuple(sample.tensor.shape)}: {error}. Choose fewer or later layers, a "
+        "smaller image, or another device."
+    )
+
+
+def _loaded(model: Any, device: str | torch.device | None) -> LoadedModel:
     if isinstance(model, LoadedModel):
         return model
     if isinstance(model, str):
-        return load(model)
+        return _named(model, str(device))
     if isinstance(model, nn.Module):
         return adopt(model)
     raise ModelError(
         f"A {type(model).__name__} is not a model. Give a torch.nn.Module or a name; `seewhy models` lists names."
     )
+
+
+@lru_cache(maxsize=2)
+def _named(name: str, _device: str) -> LoadedModel:
+    """Load a model by name; kept, so that asking by name in a loop does not load it each time."""
+    return load(name)

@@ -61,7 +61,7 @@ class Explanation:
         name: the image's name.
         target: the question in words; `target_index` is the class, if it is about one.
         score: the number that is explained.
-        prediction: the five likeliest classes.
+        prediction: the five likeliest classes; `about` is the class asked about, also when it is not one of them.
         method: the method's name; `options` are its options.
         layers: the layers' names; `layouts` how each was read.
         view: "positive": the heat map is the positive part, 0..1; "signed": the map itself, -1..1.
@@ -85,6 +85,7 @@ class Explanation:
     view: View
     cost: Cost
     model: str = ""
+    about: Prediction | None = None
     diagnosis: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -99,8 +100,9 @@ class Explanation:
 
     @property
     def probability(self) -> float | None:
-        """The target class's probability, when it is among the five likeliest."""
-        return next((p.probability for p in self.prediction if p.index == self.target_index), None)
+        """The target class's probability; None when the question is not about a class."""
+        known = (*self.prediction, *([self.about] if self.about is not None else []))
+        return next((p.probability for p in known if p.index == self.target_index), None)
 
     @cached_property
     def heatmap(self) -> npt.NDArray[np.float32]:
@@ -153,8 +155,13 @@ class Explanation:
             RenderError: a threshold or part outside 0..1.
         """
         positive = np.maximum(self.heatmap, 0)
-        least = _threshold(positive[self.seen], threshold, top)
-        return (positive > least) & self.seen if positive.max() > 0 else np.zeros(positive.shape, bool)
+        seen = positive[self.seen] if self.seen.any() else np.zeros(1, np.float32)
+        least = _threshold(seen, threshold, top)
+        if positive.max() <= 0:
+            return np.zeros(positive.shape, bool)
+        # At or above: the border of a map is a plateau, whose value is often the threshold itself.
+        high = (positive >= least) & self.seen
+        return np.asarray(high if top is not None else high & (positive > 0))
 
     def boxes(
         self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None, least: float = 0.01

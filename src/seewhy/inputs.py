@@ -64,7 +64,14 @@ def split(images: Any, axes: int) -> tuple[list[Any], bool]:
         return [images], True
     if len(images) == 0:
         raise ImageError("No image was given: the list or batch is empty.")
-    return list(images), False
+    return [_unbatched(image, axes) for image in images], False
+
+
+def _unbatched(image: Any, axes: int) -> Any:
+    """Return a tensor `(1, C, *space)` of a list without its batch axis; anything else as it is."""
+    if isinstance(image, Tensor) and image.is_floating_point() and image.ndim == axes + 2 and len(image) == 1:
+        return image[0]
+    return image
 
 
 def prepare(image: Any, preprocess: Preprocessing, notes: tuple[str, ...] = ()) -> Sample:

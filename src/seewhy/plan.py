@@ -23,7 +23,7 @@ LayoutLike = Layout | str | Mapping[str, Any] | None
 
 @dataclass(frozen=True)
 class Wanted:
-    """One method with its options; `optional` when it was not named itself but is one of "all"."""
+    """One method with its options; `optional` when it is one of several and may be left out where it cannot work."""
 
     method: Method
     options: Mapping[str, Any]
@@ -66,21 +66,37 @@ class Plan:
         """Return the layers that a method makes maps of; a method that looks at the input only makes one, of no layer."""
         return ((),) if wanted.method.needs == Needs.IMAGES else self.layers
 
-    def questions(self, outputs: Tensor, labels: Labels | None, numbers: Sequence[int]) -> list[tuple[Question, ...]]:
-        """Return for each question asked: itself, and then as each method changes it.
+    def questions(
+        self, outputs: Tensor, labels: Labels | None, numbers: Sequence[int]
+    ) -> list[tuple[Question | None, ...]]:
+        """Return for each question asked: itself, and then as each method changes it (None: the method cannot).
 
         Args:
             outputs: `(batch, *output)`.
             labels: class names.
             numbers: each sample's place among all images, for targets that are given one an image.
         """
-        found: list[tuple[Question, ...]] = []
+        found: list[tuple[Question | None, ...]] = []
         for target in self.targets:
             each = one_each(target)
             own = target if each is None else [each[place] for place in numbers]
             for question in ask(own, outputs, labels):
-                found.append((question, *(_changed(wanted, question) for wanted in self.wanted)))
+                found.append((question, *(self._changed(wanted, question, outputs) for wanted in self.wanted)))
         return found
+
+    def _changed(self, wanted: Wanted, question: Question, outputs: Tensor) -> Question | None:
+        """Return the question as a method asks it; None, and a word in `skipped`, when an optional method cannot."""
+        retarget = wanted.method.retarget
+        if retarget is None:
+            return question
+        _, own = wanted.method.split_options(wanted.options)
+        try:
+            return tuple(retarget(target, output, **own) for target, output in zip(question, outputs, strict=True))
+        except MethodError as error:
+            if not wanted.optional:
+                raise
+            self.skipped[wanted.method.name] = str(error)
+            return None
 
 
 def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> tuple[Wanted, ...]:
@@ -90,7 +106,6 @@ def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> tuple[Wa
         MethodError: unknown method, or an option that none of them has.
     """
     found = [find_method(name) for name in names if name != "all"]
-    named = len(found)
     if "all" in names:
         found += [entry for entry in methods() if entry not in found]
     if not found:
@@ -104,8 +119,7 @@ def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> tuple[Wa
             raise MethodError(f"None of these methods has an option '{name}'.{did_you_mean(name, known)} {has}")
     own = [{name: value for name, value in options.items() if name in entry.options} for entry in found]
     return tuple(
-        Wanted(entry, entry.check_options(given), optional=number >= named)
-        for number, (entry, given) in enumerate(zip(found, own, strict=True))
+        Wanted(entry, entry.check_options(given), optional=True) for entry, given in zip(found, own, strict=True)
     )
 
 
@@ -115,11 +129,14 @@ def choose_layers(wanted: Layers, table: LayerTable, root: nn.Module, layout: La
     Raises:
         LayerError: there is no such layer, or `layout` does not fit.
     """
-    given = [wanted] if wanted is None or isinstance(wanted, str | int | nn.Module) else list(wanted)
+    given = list(wanted) if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
     if not given:
         raise LayerError("layers= is an empty list. Leave it out for the default layer.")
     rows: dict[str, LayerRow] = {}
     for each in given:
+        if layout is not None and (unread := _unread(each, table, layout)):
+            rows[unread.name] = unread
+            continue
         for row in table.select("last" if each is None else each, root):
             rows[row.name] = row if layout is None else _with_layout(row, layout)
     return list(rows.values())
@@ -148,17 +165,13 @@ def check_lengths(targets: Sequence[Any], images: int) -> None:
             )
 
 
-def _changed(wanted: Wanted, question: Question) -> Question:
-    """Return the question as a method asks it."""
-    if wanted.method.retarget is None:
-        return question
-    _, own = wanted.method.split_options(wanted.options)
-    try:
-        return tuple(wanted.method.retarget(target, **own) for target in question)
-    except MethodError:
-        if not wanted.optional:
-            raise
-        return question
+def _unread(wanted: Any, table: LayerTable, layout: LayoutLike) -> LayerRow | None:
+    """Return the row of a layer in which no map was found by itself, when the caller says in full how to read it."""
+    if not isinstance(wanted, str) or wanted not in table.others:
+        return None
+    if isinstance(layout, Mapping) and {"order", "grid", "channels"} <= set(layout):
+        layout = _with_layout(LayerRow(wanted, "", Layout("channels-first", (), 0), ()), layout).layout
+    return LayerRow(wanted, "", layout, ()) if isinstance(layout, Layout) else None
 
 
 def _with_layout(row: LayerRow, layout: Layout | str | Mapping[str, Any]) -> LayerRow:

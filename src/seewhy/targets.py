@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -87,25 +86,21 @@ class ContrastTarget:
 
 @dataclass(frozen=True)
 class SimilarContrastTarget:
-    """A class's score minus `strength` times the mean of the scores nearest to it (Finer-CAM, arXiv:2501.11309, eq. 4)."""
+    """A class's score minus `strength` times the mean score of others (Finer-CAM, arXiv:2501.11309)."""
 
     index: int
+    others: tuple[int, ...]
     strength: float
-    references: int
 
     def __call__(self, output: Output) -> Float[Tensor, ""]:
-        if output.shape[0] < 2:
-            raise TargetError("finer-cam compares classes, and this model's output has only one. Use grad-cam.")
-        distance = (output.detach() - output.detach()[self.index]).abs().float()
-        distance[self.index] = torch.inf
-        nearest = distance.topk(min(self.references, output.shape[0] - 1), largest=False).indices
-        return output[self.index] - self.strength * output[nearest].mean()
+        return output[self.index] - self.strength * output[list(self.others)].mean()
 
     def describe(self, labels: Labels | None) -> str:
-        return f"{class_name(self.index, labels)} vs similar"
+        others = ", ".join(class_name(index, labels) for index in self.others)
+        return f"{class_name(self.index, labels)} rather than {others}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CallableTarget:
     """Whatever a caller's function makes of one sample's output."""
 
@@ -113,12 +108,22 @@ class CallableTarget:
     index: int | None = None
 
     def __call__(self, output: Output) -> Float[Tensor, ""]:
-        score = self.function(output)
+        try:
+            score = self.function(output)
+        except Exception as error:
+            raise TargetError(
+                f"target={self._name} raised {type(error).__name__} for one sample's output, shape {tuple(output.shape)}: {error}"
+            ) from error
         if not isinstance(score, Tensor) or score.numel() != 1:
             found = f"a tensor of shape {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
             raise TargetError(
                 f"target={self._name} must return one number as a tensor, from one sample's output of shape "
                 f"{tuple(output.shape)}; it returned {found}."
+            )
+        if not score.is_floating_point():
+            raise TargetError(
+                f"target={self._name} returned a number of type {score.dtype}, which has no derivative (as argmax, round and "
+                "comparisons have none). Return a real number that changes smoothly with the output."
             )
         return score.reshape(())
 
@@ -195,6 +200,8 @@ def _one(wanted: Any, output: Output, labels: Labels | None) -> Target:
     if not isinstance(wanted, str):
         return ClassTarget(_index(wanted, output, labels))
     text = wanted.strip()
+    if labels is not None and output.ndim == 1 and (named := labels.exactly(text)) is not None and named < len(output):
+        return ClassTarget(named)  # a name may hold " vs ", or be a word that means something else below
     if text.casefold() == "probability":
         _class_count(output, text)
         return ProbabilityTarget(int(output.argmax()))

@@ -138,7 +138,7 @@ def test_results_of_pictures_with_one_name_do_not_overwrite_each_other(run: Run,
 
 def test_several_answers_of_one_picture_are_numbered(run: Run, home: Path) -> None:
     assert run("explain", "cat.png", *ZOO_MODEL, "-t", "top:2")[0] == 0
-    assert made(home) == ["cat.1.why.png", "cat.2.why.png"]
+    assert made(home) == ["cat.1-red.why.png", "cat.2-blue.why.png"]
 
 
 def test_json_is_for_machines(run: Run, home: Path) -> None:
@@ -199,7 +199,7 @@ def test_nothing_of_a_table_is_lost_on_a_narrow_terminal(run: Run, monkeypatch: 
         (("explain", "cat.png", *ZOO_MODEL, "-t", "gren"), "Nearest: 'green'"),
         (("explain", "cat.png", *ZOO_MODEL, "-l", "bdy"), "Nearest: 'body'"),
         (("explain", "cat.png", "-f", "bmp"), "--format bmp is not known. Known: png, jpg"),
-        (("explain", "cat.png", "--out", "cat.png"), "--out cat.png cannot be made or is no folder"),
+        (("explain", "cat.png", "--out", "cat.png"), "--out cat.png is a file; give a folder"),
         (("explain", "cat.png", "--labels", "none.txt"), "There is no label file 'none.txt'"),
         (("explain", "cat.png", "--model", "resnet1888"), "Nearest: 'resnet18'"),
         (("compare", "cat.png", "-f", "npz"), "--format npz is not known"),

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from seewhy.errors import ModelError, TargetError
-from seewhy.models import Labels, as_labels
+from seewhy.models import Labels, as_labels, labels
 
 PETS = Labels(("tabby, tabby cat", "tiger cat", "Egyptian cat", "crane", "great white shark, white shark", "crane"))
 
@@ -48,9 +48,9 @@ def test_a_whole_name_wins_over_a_longer_one():
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
-        ("t", "fits 2 classes: 0 'tabby, tabby cat', 1 'tiger cat'. Give one name in full"),
-        ("crane", "fits 2 classes: 3 'crane', 5 'crane'"),
-        ("", "fits 6 classes: .* and 1 more"),
+        ("t", "may mean 2 classes: 0 'tabby', 1 'tiger cat'. Give one name in full"),
+        ("crane", "may mean 2 classes: 3 'crane', 5 'crane'"),
+        ("", "may mean 6 classes: 0 'tabby'.* 5 'crane'"),
         ("tabbi", "No class is called 'tabbi' among 6. Nearest: 'tabby'"),
         ("zzz", "No class is called 'zzz' among 6. An index works too"),
     ],
@@ -149,3 +149,17 @@ def test_names_are_only_text(tmp_path):
     path.write_text(json.dumps(["__import__('os').mkdir('x')", "{0.__class__}", "%s"]))
     assert as_labels(path).name(1) == "{0.__class__}"
     assert as_labels(path).find("%s") == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "first"), [("dog", "African hunting dog"), ("cat", "tabby"), ("bird", "indigo bunting")]
+)
+def test_a_word_of_many_names_is_never_taken_for_one_that_only_begins_like_it(word: str, first: str) -> None:
+    """ "dog" is not dogsled, "bird" not birdhouse: the classes that have the word are told first."""
+    with pytest.raises(TargetError, match=rf"'{word}'.*'{first}'"):
+        labels.imagenet().find(word)
+
+
+def test_an_exact_name_is_found_whatever_words_it_has() -> None:
+    named = Labels(("malignant vs benign", "probability", "9"))
+    assert [named.exactly(name) for name in ("Malignant VS benign", "probability", "9", "benign")] == [0, 1, 2, None]

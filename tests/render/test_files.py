@@ -145,7 +145,7 @@ def test_a_grid_is_written_in_every_form(make, tmp_path: Path, ending: str) -> N
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("a.bmp", "ends in '.bmp'. Known endings"), ("a", "ends in 'nothing'"), ("no/a.png", "Check the folder")],
+    [("a.bmp", "ends in '.bmp'. Known endings"), ("a", "'a' has no ending"), ("no/a.png", "Check the folder")],
 )
 def test_a_file_that_cannot_be_written_is_told_and_not_begun(make, tmp_path: Path, name: str, told: str) -> None:
     for what in (make(RAW), Comparison([make(RAW), make(RAW, method="cam")])):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seewhy.cli import say
-from seewhy.errors import LayerError, MethodError, PartialError, RenderError, SeewhyError, did_you_mean
+from seewhy.errors import ImageError, LayerError, MethodError, PartialError, RenderError, SeewhyError, did_you_mean
 
 if TYPE_CHECKING:
     from seewhy.explainer import Explainer
@@ -27,6 +29,7 @@ app = typer.Typer(
 )
 
 DEFAULT_MODEL = "efficientnet_lite0"
+_EXAMPLE = """'{"size": [64, 64], "fit": "squash"}'"""
 
 Model = Annotated[
     str, typer.Option("--model", "-M", help="A model's name (`seewhy models`), or your own package.module:factory.")
@@ -35,10 +38,20 @@ Weights = Annotated[
     Path | None, typer.Option("--weights", help="A checkpoint: .safetensors, .pth, .pt, .bin or .ckpt.")
 ]
 RandomWeights = Annotated[bool, typer.Option("--random", help="Random weights: nothing is downloaded.")]
-Labels = Annotated[Path | None, typer.Option("--labels", help="Class names: a text file, one a line, or JSON.")]
+Labels = Annotated[
+    str | None, typer.Option("--labels", help="Class names: a text file, one a line; JSON; or the word imagenet.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps, ... Default: cpu.")]
 Options = Annotated[
     list[str] | None, typer.Option("--option", "-o", help="A method's own option, name=value; may be repeated.")
+]
+Preprocessed = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        help='Changes to how pictures are prepared, as JSON: {"size": [64, 64], "fit": "squash", "mean": [0, 0, 0], '
+        '"std": [1, 1, 1]}. fit: crop, squash, letterbox.',
+    ),
 ]
 Signed = Annotated[bool, typer.Option("--signed", help="Show evidence against the target too, zero in the middle.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
@@ -75,9 +88,11 @@ def explain(
         typer.Option("--layer", "-l", help="A name, a glob, last, -2, all-stages; several are fused into one map."),
     ] = None,
     target: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--target", "-t", help="A class name or index, A-vs-B, top:k, probability:NAME. Default: the predicted."
+            "--target",
+            "-t",
+            help="A class name or index, A-vs-B, top:k, probability:NAME; may be repeated. Default: the predicted.",
         ),
     ] = None,
     fuse: Annotated[
@@ -87,6 +102,7 @@ def explain(
     random: RandomWeights = False,
     labels: Labels = None,
     device: Device = None,
+    preprocess: Preprocessed = None,
     option: Options = None,
     signed: Signed = False,
     out: Out = Path(),
@@ -97,22 +113,31 @@ def explain(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Explain pictures: writes NAME.why.png beside you and prints what the model says."""
+    """Explain pictures: writes NAME.why.png to the current folder (or --out) and prints what the model says."""
     options: dict[str, Any] = _options(option)
     forms = _forms(form or ["png"], (*PICTURES, "npz", "json"))
     names = _names(images)
-    ask = _explainer(model, weights, random, labels, device, seed)
+    _some_exist(images)
     out = _folder(out)
+    ask = _explainer(model, weights, random, labels, device, seed, preprocess)
     style: dict[str, Any] = {"view": "signed" if signed else None, "fuse": fuse}
-    answers, failed = _each(images, lambda paths: ask(paths, target, method, layer, **style, **options))
-    documents = []
-    for path, found in answers:
-        explanations = found if isinstance(found, list) else [found]
-        files = _save(explanations, names[path], out, forms)
-        if as_json:
-            documents += [_document(each, written) for each, written in zip(explanations, files, strict=True)]
-        else:
-            _tell(explanations, files)
+
+    def answer(paths: list[str]) -> list[list[Explanation]]:
+        by_target = [ask(paths, each, method, layer, **style, **options) for each in (target or (None,))]
+        return [[why for found in answers for why in _as_list(found)] for answers in zip(*by_target, strict=True)]
+
+    documents: list[dict[str, Any]] = []
+    failed = False
+    for at in range(0, len(images), ask.batch_size):  # each block is written before the next is begun
+        block = images[at : at + ask.batch_size]
+        answers, some_failed = _each(block, answer)
+        failed |= some_failed
+        for path, explanations in answers:
+            files = _save(explanations, names[path], out, forms)
+            if as_json:
+                documents += [_document(each, written) for each, written in zip(explanations, files, strict=True)]
+            else:
+                _tell(explanations, files)
     if as_json:
         say.as_json(documents)
     raise typer.Exit(1 if failed else 0)
@@ -133,6 +158,7 @@ def compare(
     random: RandomWeights = False,
     labels: Labels = None,
     device: Device = None,
+    preprocess: Preprocessed = None,
     option: Options = None,
     signed: Signed = False,
     out: Out = Path(),
@@ -144,8 +170,10 @@ def compare(
     options: dict[str, Any] = _options(option)
     [form] = _forms([form], PICTURES)
     view: Any = "signed" if signed else None
-    ask = _explainer(model, weights, random, labels, device, seed)
-    found: Any = ask.compare(image, method or ["grad-cam"], layer, target or [], view=view, **options)
+    ask = _explainer(model, weights, random, labels, device, seed, preprocess)
+    found: Any = ask.compare(
+        str(image), _split_commas(method or ["grad-cam"]), layer, target or [], view=view, **options
+    )
     path = _folder(out) / f"{image.stem}.compare.{form}"
     found.save(path)
     if as_json:
@@ -154,7 +182,7 @@ def compare(
     say.answer(found[0])
     for name, why in found.skipped.items():
         say.line(f"left out: {name}: {why}")
-    flagged = sum(bool(each.diagnosis) for each in found)
+    flagged = sum(any(finding.code != "class-blind" for finding in each.diagnosis) for each in found)
     say.line(
         f"{len(found)} maps, {found[0].cost}" + (f"; {flagged} of them with a warning, see the grid" if flagged else "")
     )
@@ -175,7 +203,7 @@ def layers(
     """List the layers that yield a map, with grid and stride, and which is the default."""
     from fnmatch import fnmatchcase
 
-    table = _explainer(model, weights, random, None, None, 0).layers(image)
+    table = _explainer(model, weights, random, None, None, 0, None).layers(image)
     head, body = table.columns()
     body = [row for row in body if fnmatchcase(row[0], pattern)]
     if not body:
@@ -221,13 +249,48 @@ def models(
 
 
 def _explainer(
-    model: str, weights: Path | None, random: bool, labels: Path | None, device: str | None, seed: int
+    model: str,
+    weights: Path | None,
+    random: bool,
+    labels: str | None,
+    device: str | None,
+    seed: int,
+    preprocess: str | None,
 ) -> Explainer:
+    changes = _json_object(preprocess)
     from seewhy.explainer import Explainer
     from seewhy.models import load
 
     loaded = load(model, weights=weights, pretrained=not random)
-    return Explainer(loaded, labels=labels, device=device, seed=seed)
+    return Explainer(loaded, preprocess=changes, labels=labels, device=device, seed=seed)
+
+
+def _json_object(given: str | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    try:
+        content = json.loads(given)
+    except ValueError as error:
+        raise ImageError(
+            f'--preprocess is not JSON: {error}. Write it like \'{{"size": [64, 64], "fit": "squash"}}\'.'
+        ) from error
+    if not isinstance(content, dict):
+        raise ImageError(f'--preprocess must be a JSON object, such as \'{{"fit": "squash"}}\'; it is {given}.')
+    return content
+
+
+def _some_exist(images: list[Path]) -> None:
+    """Fail before anything heavy is loaded when none of the pictures is there; single ones are told as they come."""
+    if not any(path.is_file() for path in images):
+        raise ImageError(f"There is no file '{images[0]}'. Check the path; it is taken from the folder you are in.")
+
+
+def _split_commas(names: list[str]) -> list[str]:
+    return [name for given in names for name in given.split(",") if name]
+
+
+def _as_list(found: Any) -> list[Explanation]:
+    return found if isinstance(found, list) else [found]
 
 
 def _options(given: list[str] | None) -> dict[str, str]:
@@ -244,13 +307,15 @@ def _options(given: list[str] | None) -> dict[str, str]:
 def _names(images: list[Path]) -> dict[Path, str]:
     """Return what each picture's results are called: its stem, or more of its path where others are called the same."""
     different = set(images)
-    names = {}
-    for path in different:
+    names: dict[Path, str] = {}
+    for path in sorted(different):
         # Case is folded because two names that differ in it alone are one file on some systems.
         taken = [[way.casefold() for way in _ways_to_call(other)] for other in different if other != path]
         ways = _ways_to_call(path)
         alone = (way for number, way in enumerate(ways) if all(way.casefold() != other[number] for other in taken))
-        names[path] = next(alone, ways[-1])
+        name = next(alone, ways[-1])
+        same = sum(other.casefold() == name.casefold() for other in names.values())
+        names[path] = f"{name}-{same + 1}" if same else name
     return names
 
 
@@ -273,25 +338,33 @@ def _folder(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SeewhyError(f"--out {out} cannot be made or is no folder: {error.strerror}.") from error
+        told = "is a file; give a folder" if out.is_file() else f"cannot be made: {error.strerror}"
+        raise SeewhyError(f"--out {out} {told}.") from error
     return out
 
 
-def _each(images: list[Path], ask: Any) -> tuple[list[tuple[Path, Any]], bool]:
-    """Return each good picture with its answer; bad ones are told and left out."""
+def _each(images: list[Path], answer: Any) -> tuple[list[tuple[Path, list[Explanation]]], bool]:
+    """Return each good picture with its answers; bad ones are told and left out."""
     try:
-        return list(zip(images, ask([str(path) for path in images]), strict=True)), False
+        return list(zip(images, answer([str(path) for path in images]), strict=True)), False
     except PartialError as partial:
         for number, error in partial.failures.items():
             say.complain(error, str(images[number]))
-        return [(path, done) for path, done in zip(images, partial.done, strict=True) if done is not None], True
+        good = [path for number, path in enumerate(images) if number not in partial.failures]
+        return (_each(good, answer)[0] if good else []), True
+    except ImageError as error:
+        if len(images) > 1:
+            raise
+        say.complain(error, str(images[0]))
+        return [], True
 
 
 def _save(explanations: list[Explanation], name: str, out: Path, forms: list[str]) -> list[list[Path]]:
-    """Write each explanation in each form; several of one picture get the target's index or the layer in their names."""
+    """Write each explanation in each form; several of one picture get a number and the target in their names."""
     written = []
     for number, explanation in enumerate(explanations, start=1):
-        mark = "" if len(explanations) == 1 else f".{number}"
+        slug = re.sub(r"[^a-z0-9]+", "-", explanation.target.casefold()).strip("-")[:40]
+        mark = "" if len(explanations) == 1 else f".{number}-{slug}"
         paths = [out / f"{name}{mark}.why.{form}" for form in forms]
         for path in paths:
             explanation.save(path)

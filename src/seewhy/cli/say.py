@@ -20,7 +20,7 @@ _FOLDED = 16  # letters: the narrowest that a folded column may become
 def complain(error: SeewhyError, about: str = "") -> None:
     """Print an error to standard error, in one line."""
     told = " ".join(str(error).split())
-    sys.stderr.write(f"seewhy: {about + ': ' if about else ''}{told}\n")
+    sys.stderr.write(printable(f"seewhy: {about + ': ' if about else ''}{told}") + "\n")
 
 
 def as_json(content: Any) -> None:
@@ -82,4 +82,9 @@ def about(explanation: Explanation) -> None:
 
 def line(words: str) -> None:
     """Print one plain line."""
-    sys.stdout.write(words + "\n")
+    sys.stdout.write(printable(words) + "\n")
+
+
+def printable(words: str) -> str:
+    """Return words without control characters: a file's or a class's name must not steer the terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in words)

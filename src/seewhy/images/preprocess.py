@@ -175,8 +175,15 @@ class Preprocess:
         return torch.tensor(self.mean).view(shape), torch.tensor(self.std).view(shape)
 
 
-def as_preprocessing(given: Preprocessing | Mapping[str, Any] | Callable[[Image.Image], Any]) -> Preprocessing:
-    """Accept what a caller gives as `preprocess=`: a Preprocess, its fields in a dict, torchvision transforms, a callable.
+def as_preprocessing(
+    given: Preprocessing | Mapping[str, Any] | Callable[[Image.Image], Any], base: Preprocessing | None = None
+) -> Preprocessing:
+    """Accept what a caller gives as `preprocess=`: a Preprocess, its fields in a dict, torchvision transforms, any callable.
+
+    Args:
+        given: what the caller gives. With fit "squash" or "letterbox", or another size, the whole picture is scaled to the
+            size unless `resize` is given too.
+        base: the model's own preprocessing, which a dict changes.
 
     Raises:
         ImageError: unknown field, or neither a mapping nor callable.
@@ -187,7 +194,8 @@ def as_preprocessing(given: Preprocessing | Mapping[str, Any] | Callable[[Image.
         known = {field.name for field in fields(Preprocess)}
         if unknown := set(given) - known:
             raise ImageError(f"preprocess= does not know {sorted(unknown)}. It knows: {', '.join(sorted(known))}.")
-        return Preprocess(**given)
+        changes = {"resize": None, **given} if {"fit", "size"} & set(given) else dict(given)
+        return replace(base, **changes) if isinstance(base, Preprocess) else Preprocess(**changes)
     if callable(given):
         return from_torchvision(given) or CallablePreprocess(given)
     raise ImageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "
 
 # Filters overshoot a little, so a picture in 0..1 may hold 1.002; without this it would be read as 0..255, all black.
 _SLACK = 0.01
+
+_warnings_lock = threading.Lock()
 
 PictureSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray | torch.Tensor
 
@@ -161,7 +164,7 @@ def _from_pil(image: Image.Image, name: str, pixel_limit: int) -> Picture:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Read without Pillow's warnings: our own limit speaks instead of its, and odd metadata does not harm the pixels."""
-    with warnings.catch_warnings():
+    with _warnings_lock, warnings.catch_warnings():  # the filters belong to the whole process
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         yield

@@ -21,7 +21,7 @@ from seewhy.recorder import Needs, Recording
 )
 def random_map(rec: Recording) -> Float[Tensor, " batch *grid"]:
     """Control: uniform noise on the layer's grid, the same for every image."""
-    noise = torch.rand(rec.activations.shape[2:], generator=rec.generator)
+    noise = torch.rand(rec.activations.shape[2:], generator=rec.generator, dtype=torch.float32)
     return noise.to(rec.activations.device).expand(rec.activations.shape[0], *noise.shape).clone()
 
 
@@ -38,7 +38,9 @@ def _sobel(grey: Float[Tensor, "batch 1 *space"], along: int, axes: int) -> Floa
     """Return the derivative along one axis: (-1 0 1) / 2 there, (1 2 1) / 4 across the others; edges are repeated."""
     result = grey
     for axis in range(axes):
-        kernel = torch.tensor([-0.5, 0.0, 0.5] if axis == along else [0.25, 0.5, 0.25], device=grey.device)
+        kernel = torch.tensor(
+            [-0.5, 0.0, 0.5] if axis == along else [0.25, 0.5, 0.25], device=grey.device, dtype=grey.dtype
+        )
         moved = result.movedim(axis + 2, -1)
         padded = functional.pad(moved.flatten(0, -2)[:, None], (1, 1), mode="replicate")
         result = functional.conv1d(padded, kernel.view(1, 1, 3))[:, 0].view(moved.shape).movedim(-1, axis + 2)

@@ -14,7 +14,7 @@ from seewhy.errors import MethodError
 from seewhy.maps.noise import GaussianNoise
 from seewhy.maps.registry import method
 from seewhy.recorder import Needs, Recording
-from seewhy.targets import SimilarContrastTarget, Target
+from seewhy.targets import ClassTarget, SimilarContrastTarget, Target
 
 Map = Float[Tensor, " batch *grid"]
 Channels = Float[Tensor, "batch channel *grid"]
@@ -37,12 +37,11 @@ def grad_cam(rec: Recording) -> Map:
     needs=Needs.GRADIENTS,
     class_specific=True,
     signed=True,
-    source="Chattopadhay et al. 2018, arXiv:1710.11063, eq. 13-19",
+    source="Chattopadhay et al. 2018, arXiv:1710.11063",
 )
 def grad_cam_plus_plus(rec: Recording) -> Map:
     """Weight each channel by its positive gradients, each weighted by how little of the evidence is elsewhere."""
-    gradients = rec.gradients
-    return _weighted(rec.activations, _plus_plus(rec.activations, gradients, gradients**2, gradients**3))
+    return _weighted(rec.activations, _plus_plus(rec.activations, rec.gradients[None]))
 
 
 @method(
@@ -50,7 +49,7 @@ def grad_cam_plus_plus(rec: Recording) -> Map:
     needs=Needs.GRADIENTS,
     class_specific=True,
     signed=True,
-    source="Omeiza et al. 2019, arXiv:1908.01224, eq. 9-11",
+    source="Omeiza et al. 2019, arXiv:1908.01224",
     passes="1 + samples",
 )
 def smooth_grad_cam_plus_plus(rec: Recording, *, samples: int = 16, spread: float = 0.3) -> Map:
@@ -59,8 +58,7 @@ def smooth_grad_cam_plus_plus(rec: Recording, *, samples: int = 16, spread: floa
     Options: samples, the number of noisy copies; spread, the noise's standard deviation in units of the model's input.
     """
     noisy = rec.varied(GaussianNoise(samples, spread))
-    first, second, third = (torch.stack([each.gradients**power for each in noisy]).mean(0) for power in (1, 2, 3))
-    return _weighted(rec.activations, _plus_plus(rec.activations, first, second, third))
+    return _weighted(rec.activations, _plus_plus(rec.activations, torch.stack([each.gradients for each in noisy])))
 
 
 @method(
@@ -68,7 +66,7 @@ def smooth_grad_cam_plus_plus(rec: Recording, *, samples: int = 16, spread: floa
     needs=Needs.GRADIENTS,
     class_specific=True,
     signed=True,
-    source="Fu et al. 2020, arXiv:2008.02312, eq. 8",
+    source="Fu et al. 2020, arXiv:2008.02312",
 )
 def xgrad_cam(rec: Recording) -> Map:
     """Weight each channel by its gradients, averaged with its activations as weights."""
@@ -83,7 +81,7 @@ def xgrad_cam(rec: Recording) -> Map:
     needs=Needs.GRADIENTS,
     class_specific=True,
     signed=True,
-    source="Draelos & Carin 2020, arXiv:2011.08891, eq. 5",
+    source="Draelos & Carin 2020, arXiv:2011.08891",
 )
 def hires_cam(rec: Recording) -> Map:
     """Multiply activations by gradients cell by cell, and sum over channels."""
@@ -95,7 +93,7 @@ def hires_cam(rec: Recording) -> Map:
     needs=Needs.GRADIENTS,
     class_specific=True,
     signed=False,
-    source="Pillai & Pirsiavash 2021 (consistent explanations); named GradCAMElementWise in pytorch-grad-cam",
+    source="github.com/jacobgil/pytorch-grad-cam, GradCAMElementWise",
 )
 def grad_cam_elementwise(rec: Recording) -> Map:
     """HiResCAM with negative products dropped before the sum."""
@@ -107,18 +105,25 @@ def grad_cam_elementwise(rec: Recording) -> Map:
     needs=Needs.GRADIENTS,
     class_specific=True,
     signed=True,
-    source="Jiang et al. 2021, doi:10.1109/TIP.2021.3089943, eq. 5-6",
+    source="Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
 )
 def layer_cam(rec: Recording) -> Map:
     """Weight each cell of each channel by its positive gradient; made for early layers too."""
     return (rec.activations * rec.gradients.relu()).sum(1)
 
 
-def _against_similar(target: Target, *, strength: float = 0.6, references: int = 3) -> Target:
+def _against_similar(
+    target: Target, output: Float[Tensor, " classes"], *, strength: float = 0.6, references: int = 3
+) -> Target:
     """Return the question "why this class rather than those that score nearest to it"."""
-    if target.index is None:
-        raise MethodError("finer-cam compares a class with similar ones; it needs a class as target, not a function.")
-    return SimilarContrastTarget(target.index, strength, references)
+    if not isinstance(target, ClassTarget) or output.ndim != 1 or len(output) < 2:
+        raise MethodError(
+            "finer-cam sets one class against similar ones: it needs a class as target, and at least two classes."
+        )
+    distance = (output - output[target.index]).abs().float()
+    distance[target.index] = torch.inf
+    nearest = distance.topk(min(references, len(output) - 1), largest=False).indices
+    return SimilarContrastTarget(target.index, tuple(nearest.tolist()), strength)
 
 
 @method(
@@ -156,13 +161,17 @@ def _weighted(activations: Channels, weights: Float[Tensor, "batch channel"]) ->
 
 
 def _plus_plus(
-    activations: Channels, first: Channels, second: Channels, third: Channels
+    activations: Channels, gradients: Float[Tensor, "sample batch channel *grid"]
 ) -> Float[Tensor, "batch channel"]:
-    """Return Grad-CAM++'s channel weights from the score's first three derivatives (powers of G for an exponential score).
+    """Return Grad-CAM++'s channel weights; the first three derivatives are means over samples of powers of G.
 
-    alpha = second / (2 second + sum(A) third), 0 where that is 0 / 0; weight = sum of alpha relu(first).
+    alpha = second / (2 second + sum(A) third), 0 where that is 0 / 0; weight = sum of alpha relu(first). G is divided by its
+    peak meanwhile: its cube would leave the range of float32.
     """
+    peak = gradients.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
+    unit = gradients / peak
+    first, second, third = unit.mean(0), (unit**2).mean(0), (unit**3).mean(0)
     total = activations.flatten(2).sum(2).view(*activations.shape[:2], *(1,) * (activations.ndim - 2))
-    divisor = 2 * second + total * third
+    divisor = 2 * second + total * peak * third
     alpha = torch.where(divisor == 0, 0.0, second / divisor)
-    return (alpha * first.relu()).flatten(2).sum(2)
+    return (alpha * first.relu()).flatten(2).sum(2) * peak

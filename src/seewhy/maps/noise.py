@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,9 +26,9 @@ class GaussianNoise:
     spread: float
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.spread < 0:
+        if self.samples < 1 or not (self.spread >= 0 and math.isfinite(self.spread)):
             raise MethodError(
-                f"samples={self.samples} must be at least 1 and spread={self.spread} must not be negative."
+                f"samples={self.samples} must be at least 1 and spread={self.spread} a finite number, not negative."
             )
 
     def __call__(
@@ -35,5 +36,5 @@ class GaussianNoise:
     ) -> Iterator[Float[Tensor, "batch channel *space"]]:
         """Yield the noisy copies; a sample's noise does not depend on the batch it is in."""
         for _ in range(self.samples):
-            noise = torch.randn(images.shape[1:], generator=generator) * self.spread
+            noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32) * self.spread
             yield images + noise.to(images.device, images.dtype)

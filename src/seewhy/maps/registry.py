@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import inspect
 import re
@@ -19,6 +20,20 @@ from seewhy.targets import Target
 MapFunction = Callable[..., Float[Tensor, " batch *grid"]]
 
 _ENTRIES: dict[str, Method] = {}
+# The other keywords of explain() and Explainer: what a misspelt option may have been meant as.
+_CALL = (
+    "target",
+    "layers",
+    "fuse",
+    "layout",
+    "view",
+    "preprocess",
+    "labels",
+    "device",
+    "batch_size",
+    "seed",
+    "progress",
+)
 _IN_WORDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -35,7 +50,8 @@ class Method:
         rectified: whether the heat map shows only its positive part (the paper's final ReLU).
         source: the paper.
         passes: runs of the model, forwards and backwards, for one image, one layer, one target, with default options.
-        retarget: changes the question before it is asked, for methods whose map is that of another question.
+        retarget: from a target and one sample's output to the target that is asked instead, for methods whose map is that
+            of another question; raises MethodError for targets that it cannot change.
     """
 
     name: str
@@ -70,7 +86,8 @@ class Method:
         for name in given:
             if name not in known:
                 has = ", ".join(f"{option}={default!r}" for option, default in known.items()) or "none"
-                raise MethodError(f"{self.name} has no option '{name}'.{did_you_mean(name, known)} It has: {has}.")
+                near = did_you_mean(name, known) or _meant_as_keyword(name)
+                raise MethodError(f"{self.name} has no option '{name}'.{near} It has: {has}.")
         return {name: _convert(self.name, name, value, known[name]) for name, value in given.items()}
 
     def split_options(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -174,6 +191,11 @@ def find_method(name: str) -> Method:
     return by_key[_key(name)]
 
 
+def _meant_as_keyword(name: str) -> str:
+    close = difflib.get_close_matches(name, _CALL, n=1, cutoff=0.8)
+    return f" Did you mean {close[0]}=?" if close else ""
+
+
 def _identity(function: MapFunction) -> tuple[str, str]:
     return function.__module__, function.__qualname__
 
@@ -186,6 +208,8 @@ def _key(name: str) -> str:
 
 def _convert(method_name: str, option: str, value: Any, default: Any) -> Any:
     """Return text as the type of the option's default; check other values against it."""
+    if default is None:
+        return value
     kind = type(default)
     wanted = _IN_WORDS.get(kind, kind.__name__)
     if isinstance(value, str) and kind is not str:
@@ -194,6 +218,6 @@ def _convert(method_name: str, option: str, value: Any, default: Any) -> Any:
         except (ValueError, KeyError) as error:
             raise MethodError(f"{method_name}: {option}={value!r} is not {wanted}.") from error
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-    if default is not None and (not fits or (isinstance(value, bool) and kind is not bool)):
+    if not fits or (isinstance(value, bool) and kind is not bool):
         raise MethodError(f"{method_name}: {option}={value!r} must be {wanted}, like its default {default!r}.")
     return value

@@ -30,27 +30,39 @@ class Labels:
         named = self.lines[index].split(",")[0].strip() if 0 <= index < len(self.lines) else ""
         return named or f"class {index}"
 
+    def exactly(self, wanted: str) -> int | None:
+        """Return the index of the one class that has this whole name or synonym, or None."""
+        found = {index for name, index in _synonyms(self.lines) if name == wanted.strip().casefold()}
+        return found.pop() if len(found) == 1 else None
+
     def find(self, wanted: str) -> int:
         """Return the index of the class of this name.
 
-        A whole name or synonym wins; otherwise a beginning that only one class has. Case does not matter.
+        A whole name or synonym wins; otherwise a beginning that only one class has, if no other class has it as a word
+        ("dog" is not dogsled while there is an African hunting dog). Case does not matter.
 
         Raises:
-            TargetError: no class or several classes answer to it; the nearest names are told.
+            TargetError: no class or several classes answer to it; those with the word in their name are told first.
         """
+        exact = self.exactly(wanted)
+        if exact is not None:
+            return exact
         folded = wanted.strip().casefold()
+        word = re.compile(rf"\b{re.escape(folded)}\b")
         table = _synonyms(self.lines)
-        whole = {index for name, index in table if name == folded}
-        if len(whole) == 1:
-            return whole.pop()
-        found = whole or {index for name, index in table if name.startswith(folded)}
-        if len(found) == 1:
-            return found.pop()
+        first_names = [index for index in range(len(self)) if word.search(self.name(index).casefold())]
+        others = [index for name, index in table if word.search(name)]
+        beginning = [index for name, index in table if name.startswith(folded)]
+        found = list(dict.fromkeys([*first_names, *others, *beginning]))
+        if len(found) == 1 and beginning:
+            return found[0]
         if found:
-            some = ", ".join(f"{index} '{self.lines[index]}'" for index in sorted(found)[:5])
-            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            some = ", ".join(f"{index} '{self.name(index)}'" for index in found[:6])
+            more = f" and {len(found) - 6} more" if len(found) > 6 else ""
             raise TargetError(
-                f"'{wanted}' fits {len(found)} classes: {some}{more}. Give one name in full, or its index."
+                f"'{wanted}' may mean {len(found)} classes: {some}{more}. Give one name in full, or its index."
+                if len(found) > 1
+                else f"No class is called '{wanted}'. Is it {some}? Give the name in full, or the index."
             )
         raise TargetError(
             f"No class is called '{wanted}' among {len(self.lines)}.{did_you_mean(wanted, [name for name, _ in table])} "

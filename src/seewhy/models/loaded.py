@@ -11,7 +11,10 @@ from torch import nn
 from seewhy.images import Preprocess, Preprocessing
 from seewhy.models.labels import Labels, imagenet
 
-ASSUMED = "preprocessing assumed: the model does not say its own, so the usual one of ImageNet models was taken"
+ASSUMED = (
+    "preprocessing assumed: the model does not say its own, so the usual one of ImageNet models was taken; "
+    "give preprocess= (--preprocess)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +48,16 @@ def adopt(module: nn.Module, name: str | None = None) -> LoadedModel:
             preprocess, labels = timm_metadata(part)
             return LoadedModel(module, name, preprocess, labels)
         if hasattr(part, "config") and hasattr(part.config, "id2label"):
-            return LoadedModel(module, name, Preprocess(), _id2label(part.config), notes=(ASSUMED,))
-    return LoadedModel(module, name, Preprocess(), notes=(ASSUMED,))
+            return LoadedModel(module, name, _assumed(module), _id2label(part.config), notes=(ASSUMED,))
+    return LoadedModel(module, name, _assumed(module), notes=(ASSUMED,))
+
+
+def _assumed(module: nn.Module) -> Preprocess:
+    """Return the usual preprocessing of ImageNet models; for models of grey pictures, its mean over the colours."""
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is not None and first.in_channels == 1:
+        return Preprocess(channels=1, mean=(0.449,), std=(0.226,))
+    return Preprocess()
 
 
 def timm_metadata(module: nn.Module) -> tuple[Preprocess, Labels | None]:

@@ -115,7 +115,7 @@ def _build_factory(request: Request) -> LoadedModel:
     where, _, what = request.name.partition(":")
     folder = str(Path.cwd())
     if folder not in sys.path:
-        sys.path.insert(0, folder)  # a file beside the picture is what a person means
+        sys.path.append(folder)  # a file beside the picture is what a person means
     try:
         package = importlib.import_module(where)
     except Exception as error:  # the module's own code runs here and may fail in its own way

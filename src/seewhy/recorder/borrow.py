@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,8 +11,8 @@ from torch import nn
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule", "_FabricModule", "FullyShardedDataParallel")
 
-_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
-_locks_guard = threading.Lock()
+# One for the whole process: modes and hooks are shared by every wrapper of a module, random state by all models.
+_lock = threading.RLock()
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -30,24 +29,20 @@ def unwrap(module: nn.Module) -> nn.Module:
 def borrowed(module: nn.Module, seed: int) -> Iterator[None]:
     """Hold a model in evaluation mode, without a graph, with its random draws seeded; then restore everything.
 
-    Restored, also after an exception: the mode of every submodule, the random state, the caller's gradient mode. One
-    thread at a time holds a model.
+    Restored, also after an exception: the mode of every submodule, the buffers, the random state, the caller's gradient
+    mode. One thread at a time holds any model.
     """
     with ExitStack() as stack:
-        stack.enter_context(_lock_of(module))
+        stack.enter_context(_lock)
         parts = list(module.modules())
         stack.enter_context(_evaluation(parts))
+        stack.enter_context(_buffers_kept(parts))
         stack.enter_context(_seeded(module, seed))
         if _is_compiled(parts):
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks do not exist in compiled code
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.no_grad())
         yield
-
-
-def _lock_of(module: nn.Module) -> threading.RLock:
-    with _locks_guard:
-        return _locks.setdefault(module, threading.RLock())
 
 
 @contextmanager
@@ -61,6 +56,25 @@ def _evaluation(parts: list[nn.Module]) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+@contextmanager
+def _buffers_kept(parts: list[nn.Module]) -> Iterator[None]:
+    """Put back what a model's own code changes in its buffers; torch's own modules change none in evaluation mode."""
+    own = [part for part in parts if part._buffers and not type(part).__module__.startswith("torch.nn.")]
+    kept = [
+        (part, name, buffer, buffer._version, buffer.clone())
+        for part in own
+        for name, buffer in part._buffers.items()
+        if buffer is not None and not buffer.is_inference()
+    ]
+    try:
+        yield
+    finally:
+        for part, name, buffer, version, values in kept:
+            part._buffers[name] = buffer
+            if buffer._version != version:
+                buffer.copy_(values)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seewhy.errors import LayerError
+from seewhy.errors import LayerError, RecordingError
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.tape import Tape
 from seewhy.targets import Question
@@ -28,12 +28,31 @@ def differentiate(
                 continue
             if not score.requires_grad:
                 raise LayerError(not_connected([row.name for row in layers]))
-            gradients = _gradients(score, kept, keep_graph=number + 1 < len(questions))
+            gradients = _derived(score, kept, keep_graph=number + 1 < len(questions))
             for row, gradient in zip(layers, gradients, strict=True):
                 if gradient is None:
                     raise LayerError(not_connected([row.name]))
                 found[number, row.name] = read_as(gradient, row)
     return scores, found
+
+
+def _derived(score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool) -> list[Tensor | None]:
+    """Return the derivatives; an error of the model's own backward code is told as such."""
+    try:
+        return _gradients(score, kept, keep_graph=keep_graph)
+    except Exception as error:
+        if is_out_of_memory(error) or "modified by an inplace operation" in str(error):
+            raise  # the recorder has an answer to these
+        raise RecordingError(
+            f"The model cannot be differentiated: its backward raised {type(error).__name__}: {error} "
+            "A method that needs no gradient may still work."
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on any device."""
+    words = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
 def _gradients(score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool) -> list[Tensor | None]:

@@ -29,11 +29,16 @@ class HeadTap:
                     stack.callback(module.register_forward_hook(self._hear).remove)
             yield
 
-    def _hear(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def _hear(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if threading.get_ident() != self._thread:
             return  # another thread runs the same model for its own ends
-        weight = module.get_parameter("weight").detach()
-        self._heard.append((weight, inputs[0].detach().flatten(1), output.detach().flatten(1)))
+        weight, given = getattr(module, "weight", None), inputs[0] if inputs else None
+        if not (isinstance(weight, Tensor) and isinstance(given, Tensor) and isinstance(output, Tensor)):
+            return
+        if (
+            given.ndim >= 2 and given.numel() == len(given) * weight.shape[1]
+        ):  # one vector a sample: may be the pooled one
+            self._heard.append((weight.detach(), given.detach().flatten(1), output.detach().flatten(1)))
 
     def weights(self, activations: Tensor, outputs: Tensor, question: Question) -> Tensor | None:
         """Return `(batch, channel)`: how the score changes with each channel's spatial mean.
@@ -49,7 +54,7 @@ class HeadTap:
         for weight, given, gave in reversed(self._heard):
             from_pooled = given.shape == pooled.shape and _close(given.float(), pooled)
             if from_pooled and gave.shape == outputs.shape and _close(gave.float(), outputs.detach().float()):
-                return _by_output(outputs, question) @ weight.flatten(1).float()
+                return (_by_output(outputs, question) @ weight.flatten(1).float()).float()
         return None
 
 

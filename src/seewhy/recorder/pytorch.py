@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import LayerError, ModelError, RecordingError, SeewhyError
 from seewhy.recorder.borrow import borrowed, unwrap
-from seewhy.recorder.differentiate import differentiate, not_connected, read_as
+from seewhy.recorder.differentiate import differentiate, is_out_of_memory, not_connected, read_as
 from seewhy.recorder.head import HeadTap
 from seewhy.recorder.layout import Evidence, infer
 from seewhy.recorder.outputs import find_scores
@@ -33,7 +33,10 @@ Result = TypeVar("Result")
 CANDIDATES = 40
 """Layers at the end of the model that are tried for a gradient when the default layer is chosen."""
 
-_tables: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], LayerTable]] = weakref.WeakKeyDictionary()
+Structure = tuple[tuple[str, type, int], ...]
+
+_tables: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], tuple[Structure, LayerTable]]]
+_tables = weakref.WeakKeyDictionary()
 _contiguous_only: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -47,6 +50,8 @@ class TorchRecorder:
 
     def __init__(self, module: nn.Module, device: str | torch.device | None = None) -> None:
         self.module = unwrap(module)
+        if isinstance(self.module, torch.jit.ScriptModule):
+            raise ModelError("A TorchScript module has no layers to listen to. Give the module that it was made from.")
         if device is not None:
             try:
                 self.module.to(device)
@@ -62,16 +67,19 @@ class TorchRecorder:
         return all(parameter.device.type == "cpu" for parameter in self.module.parameters())
 
     def table(self, images: Tensor) -> LayerTable:
-        """Return the layers that yield a map for inputs of this shape; found once, then remembered.
+        """Return the layers that yield a map for inputs of this shape; remembered while its parts are the same.
 
         Args:
-            images: `(batch, channel, *space)`; the first sample is used.
+            images: `(batch, channel, *space)`; only its shape counts. Noise is run through the model, so that the default
+                layer does not depend on which image came first.
         """
         known = _tables.setdefault(self.module, {})
         key = tuple(images.shape[1:])
-        if key not in known or not _has(self.module, known[key].default.name):
-            known[key] = self._trace(self._placed(images[:1]))
-        return known[key]
+        parts = tuple((name, type(part), id(part)) for name, part in self.module.named_modules())
+        if key not in known or known[key][0] != parts:
+            noise = torch.randn((1, *key), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+            known[key] = (parts, self._trace(self._placed(noise)))
+        return known[key][1]
 
     def record(
         self,
@@ -111,6 +119,8 @@ class TorchRecorder:
         head_tap = HeadTap()
         with borrowed(self.module, seed), head_tap.on(self.module) if Needs.HEAD in needs else nullcontext():
             tape, outputs = self._forward_connected(images, layers, gradients=gradients)
+            if gradients and not outputs.requires_grad:
+                raise LayerError(not_connected([row.name for row in layers]))
             questions = tuple(ask(outputs.detach()))
             activations = {row.name: read_as(tape.last(row.name), row) for row in layers}
             scores, found = differentiate(tape if gradients else None, outputs, questions, layers)
@@ -132,6 +142,7 @@ class TorchRecorder:
             heads=heads,
             cost=cost,
             seed=seed,
+            calls=tape.calls,
             again=lambda varied, asked: self.record(varied, layers, lambda _: asked, needs=needs, seed=seed),
         )
 
@@ -149,16 +160,13 @@ class TorchRecorder:
         if gradients and not outputs.requires_grad:
             tape = Tape(gradients=True, insist=True, forwards=tape.forwards)
             outputs = self._forward(images, [row.name for row in layers], tape)
-            if not outputs.requires_grad:
-                raise LayerError(not_connected([row.name for row in layers]))
         return tape, outputs
 
     def _forward(self, images: Tensor, layers: Sequence[str], tape: Tape) -> Tensor:
         """Run the model with the tape on the layers and return its scores `(batch, *output)`."""
         fast = _channels_last_pays(images) and self.module not in _contiguous_only
-        given = images.contiguous(memory_format=torch.channels_last) if fast else images
         try:
-            returned = self._call(given, layers, tape)
+            returned = self._call(images, layers, tape, torch.channels_last if fast else torch.preserve_format)
         except RecordingError as error:
             if not (fast and "view size is not compatible" in str(error)):
                 raise
@@ -167,11 +175,13 @@ class TorchRecorder:
             returned = self._call(images, layers, tape)
         return find_scores(returned, images.shape[0])
 
-    def _call(self, images: Tensor, layers: Sequence[str], tape: Tape) -> Any:
+    def _call(
+        self, images: Tensor, layers: Sequence[str], tape: Tape, order: torch.memory_format = torch.preserve_format
+    ) -> Any:
         tape.forwards += 1
         with tape.on(self.module, layers), torch.set_grad_enabled(False):
             try:
-                return self.module(images)
+                return self.module(images.clone(memory_format=order))  # a copy: some models write into their input
             except SeewhyError:
                 raise
             except Exception as error:
@@ -239,11 +249,7 @@ class TorchRecorder:
     def _with_gradient(self, image: Tensor, rows: Sequence[LayerRow]) -> list[str]:
         """Return the names of the layers at whose places the largest score has a gradient other than zero."""
         with borrowed(self.module, seed=0):
-            tape = Tape(gradients=True)
-            outputs = self._forward(image, [row.name for row in rows], tape)
-            if not outputs.requires_grad:
-                tape = Tape(gradients=True, insist=True)
-                outputs = self._forward(image, [row.name for row in rows], tape)
+            tape, outputs = self._forward_connected(image, rows, gradients=True)
             if not outputs.requires_grad:
                 return []
             kept = [tape.last(row.name) for row in rows]
@@ -268,21 +274,8 @@ def _despite_overwriting(run: Callable[[], Result]) -> Result:
         return run()
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on any device."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
 def _same_map(row: LayerRow, other: LayerRow) -> bool:
     return (row.layout.channels, row.layout.grid) == (other.layout.channels, other.layout.grid)
-
-
-def _has(root: nn.Module, name: str) -> bool:
-    try:
-        root.get_submodule(name)
-    except AttributeError:
-        return False
-    return True
 
 
 def _channels_last_pays(images: Tensor) -> bool:

@@ -115,6 +115,8 @@ class Recordings:
         heads: (question number, layer name) -> `(batch, channel)`.
         cost: what it took so far, variations included.
         seed: for every random draw.
+        calls: how often each layer ran; the last time is what was recorded.
+        again: record the same layers and the given questions for other inputs.
     """
 
     images: Tensor
@@ -127,6 +129,7 @@ class Recordings:
     heads: dict[tuple[int, str], Tensor]
     cost: Cost
     seed: int
+    calls: Mapping[str, int]
     again: Callable[[Tensor, tuple[Question, ...]], Recordings]
     _variants: dict[tuple[Variation, tuple[int, ...]], list[Recordings]] = field(default_factory=dict)
 

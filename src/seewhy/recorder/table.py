@@ -101,7 +101,7 @@ class LayerTable(Sequence[LayerRow]):
             found = [row for row in self.rows if fnmatchcase(row.name, text)]
             if not found:
                 raise LayerError(
-                    f"No layer that yields a map fits '{text}'. `seewhy layers` lists them; {self._examples()}"
+                    f"No layer that yields a map fits '{text}'. `seewhy layers` lists them. {self._examples()}"
                 )
             return found
         return [self._named(text)]
@@ -123,7 +123,7 @@ class LayerTable(Sequence[LayerRow]):
         )
 
     def _examples(self) -> str:
-        return f"the stages are {', '.join(row.name for row in self.stages)}."
+        return f"The stages are {', '.join(row.name for row in self.stages)}."
 
     def columns(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Return the table's head and its rows as text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Tape:
         insist: switch the graph on again before every module, against a `no_grad` in the model's own code.
         note: called with each layer's name and output instead of keeping it.
         forwards: how often the model was run.
+        calls: how often each layer ran in the last run.
     """
 
     gradients: bool
@@ -32,6 +34,7 @@ class Tape:
 
     def __post_init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
+        self.calls: Counter[str] = Counter()
         self._thread = threading.get_ident()
 
     def last(self, name: str) -> Tensor:
@@ -45,6 +48,7 @@ class Tape:
     def clear(self) -> None:
         """Forget what was kept."""
         self._kept.clear()
+        self.calls.clear()
 
     @contextmanager
     def on(self, root: nn.Module, names: Sequence[str]) -> Iterator[None]:
@@ -66,6 +70,7 @@ class Tape:
             if self.note is not None:
                 self.note(name, found)
                 return None
+            self.calls[name] += 1
             # What is handed on is a copy: the next layer may work in place, and the record must not change with it.
             if not self.gradients:
                 self._kept[name] = found.clone()

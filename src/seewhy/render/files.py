@@ -156,7 +156,8 @@ def _write(path: Path, writers: dict[str, Callable[[], bytes]]) -> None:
     """Make the bytes first and write them then, so that a failure leaves no half file."""
     kind = path.suffix.casefold()
     if kind not in writers:
-        raise RenderError(f"'{path.name}' ends in '{kind or 'nothing'}'. Known endings: {', '.join(sorted(writers))}.")
+        found = f"ends in '{kind}'" if kind else "has no ending"
+        raise RenderError(f"'{path.name}' {found}. Known endings: {', '.join(sorted(writers))}.")
     content = writers[kind]()
     try:
         path.write_bytes(content)

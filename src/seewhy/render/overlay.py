@@ -16,6 +16,7 @@ from seewhy.explanation import Explanation, Scaling, View
 from seewhy.render.colour import colormap_name, colours
 
 _UNSEEN_DIM = 0.45
+_PICTURE_GREY = 190
 _COVER_POWER = 1.5  # weak evidence leaves the picture clear: what lies below a strong place can be told from fog
 _LEGEND_SIDE = 320  # with a legend, a picture smaller than this is enlarged
 _LEGEND_LETTERS = 24  # a legend is at least as wide as this many heights of its letters
@@ -79,6 +80,8 @@ def caption(explanation: Explanation) -> list[str]:
         f"{sides} {explanation.target}{_answer(explanation)}",
         f"{explanation.method} at {how or 'the input'} of {explanation.model}",
     ]
+    if any(note.startswith("preprocessing assumed") for note in explanation.notes):
+        lines.append("how pictures are prepared for this model was assumed")
     return lines if explanation.seen.all() else [*lines, "grey, hatched: cropped away, never seen by the model"]
 
 
@@ -173,7 +176,12 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
 def _bar(width: int, height: int, explanation: Explanation, colormap: str) -> Image.Image:
     low = -1.0 if explanation.view == "signed" else 0.0
     values = np.linspace(low, 1.0, max(1, width), dtype=np.float32)
-    return Image.fromarray(np.repeat(colours(values, explanation.view, colormap)[None], height, axis=0))
+    strip = np.repeat(colours(values, explanation.view, colormap)[None], height, axis=0)
+    # Half of the bar as it looks over a picture: no evidence is clear, not black.
+    cover = np.abs(values) ** _COVER_POWER
+    over = strip[0] * cover[:, None] + _PICTURE_GREY * (1 - cover[:, None])
+    strip[height // 2 :] = np.rint(over).astype(np.uint8)
+    return Image.fromarray(strip)
 
 
 @cache
