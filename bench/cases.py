@@ -32,6 +32,7 @@ from bench.peers import (
 )
 from bench.subject import PHOTOGRAPH, Subject, write_photograph
 from bench.timing import Runner, Times, alternate
+from seewhy.render.files import PICTURE_SIDE
 
 SINGLE_PASS = ("grad-cam", "grad-cam++", "xgrad-cam", "hires-cam", "grad-cam-elementwise", "layer-cam")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -191,7 +192,7 @@ def photo(subject: Subject, repeats: int, size: tuple[int, int] = PHOTOGRAPH) ->
     rows += [_row("", f"of which {name}", each, bare) for name, each in list(times.items())[2:]]
     text = (
         f"A JPEG photograph of {size[0]} x {size[1]} pixels: read, preprocessed, explained (Grad-CAM at `{layer}`) and "
-        "saved as a PNG overlay with its legend (at most 1600 pixels wide). The steps are measured apart."
+        f"saved as a PNG overlay with its legend (at most {PICTURE_SIDE} pixels wide). The steps are measured apart."
     )
     return Table("A photograph, from file to file", text, tuple(rows), len(bare.seconds))
 

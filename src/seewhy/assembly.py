@@ -42,16 +42,9 @@ def assemble(
         model: for names and notes.
         view: how to show the maps; None: as each method's paper has it.
     """
-    batches = []
-    for index, wanted in enumerate(plan.wanted, start=1):
-        questions = tuple(version for versions in asked for version in (versions[index],) if version is not None)
-        for group in plan.groups(wanted):
-            for question in questions:
-                maps = _maps(wanted, group, plan, recordings, question, questions)
-                if maps is not None:
-                    batches.append((wanted, group, question, maps))
+    batches = _all_maps(plan, recordings, asked)
     outputs = recordings.outputs.cpu()
-    predictions = [_classes(scores, model) for scores in outputs]
+    chances = [_chances(scores) for scores in outputs]
     finite = outputs.reshape(len(outputs), -1).isfinite().all(1).tolist()
     output_notes = _output_notes(outputs)
     spent = recordings.cost
@@ -59,12 +52,15 @@ def assemble(
     peaks = {key: gradient.flatten(1).abs().amax(1).tolist() for key, gradient in recordings.gradients.items()}
     for row, (number, sample) in enumerate(chunk):
         explanations = []
+        scores, likely = outputs[row], chances[row]
+        best = scores.topk(min(5, len(scores))).indices.tolist() if likely is not None else []
+        prediction = tuple(filter(None, (_prediction(index, scores, likely, model) for index in best)))
         for wanted, group, question, maps in batches:
             target = recordings.questions[question][row]
             score = float(recordings.scores[question][row])
             shown: View = view or ("positive" if wanted.method.rectified else "signed")
             found = [peaks[question, layer.name][row] for layer in group if (question, layer.name) in peaks]
-            about = next((p for p in predictions[row] if p.index == target.index), None)
+            about = None if target.index is None else _prediction(target.index, scores, likely, model)
             how = Circumstances(
                 method=wanted.method.name,
                 rectified=shown == "positive",
@@ -83,7 +79,7 @@ def assemble(
                     target=target.describe(model.labels),
                     target_index=target.index,
                     score=score,
-                    prediction=predictions[row][:5],
+                    prediction=prediction,
                     about=about,
                     method=wanted.method.name,
                     options=wanted.options,
@@ -97,6 +93,22 @@ def assemble(
                 )
             )
         yield number, explanations
+
+
+def _all_maps(
+    plan: Plan, recordings: Recordings, asked: Asked
+) -> list[tuple[Wanted, Sequence[LayerRow], int, npt.NDArray[np.float32]]]:
+    """Return each method's maps `(batch, *grid)` for each of its layer groups and questions that are possible."""
+    found: list[tuple[Wanted, Sequence[LayerRow], int, npt.NDArray[np.float32]]] = []
+    for index, wanted in enumerate(plan.wanted, start=1):
+        own = [versions[index] for versions in asked]
+        questions = tuple(version for version in own if version is not None)
+        for group in plan.groups(wanted):
+            for question in questions:
+                maps = _maps(wanted, group, plan, recordings, question, questions)
+                if maps is not None:
+                    found.append((wanted, group, question, maps))
+    return found
 
 
 def _maps(
@@ -157,14 +169,19 @@ def _check_head(entry: Method, group: Sequence[LayerRow], recordings: Recordings
             )
 
 
-def _classes(scores: torch.Tensor, model: LoadedModel) -> tuple[Prediction, ...]:
-    """Return all classes by one sample's scores, the likeliest first; nothing when they are not one score a class."""
+def _chances(scores: torch.Tensor) -> torch.Tensor | None:
+    """Return one sample's probabilities; NaN where one score has none, None when these are not one score a class."""
     if scores.ndim != 1:
-        return ()
-    chances = probabilities(scores) if len(scores) > 1 else torch.full_like(scores, torch.nan)
-    order = scores.argsort(descending=True, stable=True).tolist()
-    values, parts = scores.tolist(), chances.tolist()
-    return tuple(Prediction(i, class_name(i, model.labels), values[i], parts[i]) for i in order)
+        return None
+    return probabilities(scores) if len(scores) > 1 else torch.full_like(scores, torch.nan)
+
+
+def _prediction(
+    index: int, scores: torch.Tensor, chances: torch.Tensor | None, model: LoadedModel
+) -> Prediction | None:
+    if chances is None:
+        return None
+    return Prediction(index, class_name(index, model.labels), float(scores[index]), float(chances[index]))
 
 
 def _was_given(target: Target) -> bool:

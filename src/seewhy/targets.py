@@ -91,6 +91,7 @@ class SimilarContrastTarget:
     index: int
     others: tuple[int, ...]
     strength: float
+    predicted: bool = False
 
     def __call__(self, output: Output) -> Float[Tensor, ""]:
         return output[self.index] - self.strength * output[list(self.others)].mean()

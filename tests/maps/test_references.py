@@ -43,7 +43,7 @@ def subject(request: pytest.FixtureRequest) -> tuple[nn.Module, str, Callable[[n
     return make().eval().double(), layer, read, image.double()
 
 
-def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> None:
+def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> None:
     """Compare relative to the largest value: a map's scale has no meaning of its own."""
     scale = np.abs(expected).max()
     assert scale > 0
@@ -56,14 +56,14 @@ def test_single_pass_methods_equal_the_papers(subject: tuple) -> None:
     a, g, _ = slow.observe(model, model.get_submodule(layer), image, lambda output: output[target])
     found = seewhy.compare(model, image[0], methods=list(slow.SINGLE_PASS), layers=[layer], targets=[target])
     for explanation, reference in zip(found, slow.SINGLE_PASS.values(), strict=True):
-        close(explanation.raw, reference(read(a), read(g)))
+        assert_close(explanation.raw, reference(read(a), read(g)))
 
 
 def test_finer_cam_equals_its_paper(subject: tuple) -> None:
     model, layer, read, image = subject
     score = slow.finer_score(7, strength=0.6, references=3)
     a, g, _ = slow.observe(model, model.get_submodule(layer), image, score)
-    close(seewhy.explain(model, image[0], 7, "finer-cam", layer).raw, slow.grad_cam(read(a), read(g)))
+    assert_close(seewhy.explain(model, image[0], 7, "finer-cam", layer).raw, slow.grad_cam(read(a), read(g)))
 
 
 def test_smooth_grad_cam_plus_plus_equals_its_paper(small_net: nn.Module, batch: Tensor) -> None:
@@ -75,19 +75,19 @@ def test_smooth_grad_cam_plus_plus_equals_its_paper(small_net: nn.Module, batch:
     a, _, _ = slow.observe(model, layer, image, lambda output: output[2])
     noisy = [slow.observe(model, layer, each, lambda output: output[2])[1] for each in copies]
     found = seewhy.explain(model, image[0], 2, "smooth-grad-cam++", "second", seed=11, samples=4, spread=0.5)
-    close(found.raw, slow.smooth_grad_cam_plus_plus(a, noisy))
+    assert_close(found.raw, slow.smooth_grad_cam_plus_plus(a, noisy))
 
 
 def test_smooth_grad_cam_plus_plus_without_noise_is_grad_cam_plus_plus(small_net: nn.Module, batch: Tensor) -> None:
     smooth = seewhy.explain(small_net, batch[0], 1, "smooth-grad-cam++", samples=3, spread=0.0)
-    close(smooth.raw, seewhy.explain(small_net, batch[0], 1, "grad-cam++").raw)
+    assert_close(smooth.raw, seewhy.explain(small_net, batch[0], 1, "grad-cam++").raw)
 
 
 def test_cam_reads_the_classifiers_weights(small_net: nn.Module, batch: Tensor) -> None:
     a, _, _ = slow.observe(small_net, small_net.second, batch[:1], lambda output: output[0])
     for target in range(5):
         weights = small_net.head.weight[target].detach().double().numpy()
-        close(seewhy.explain(small_net, batch[0], target, "cam", "second").raw, slow.cam(a, weights))
+        assert_close(seewhy.explain(small_net, batch[0], target, "cam", "second").raw, slow.cam(a, weights))
 
 
 @pytest.mark.parametrize(("model", "layer"), [("resnet18", "layer4"), ("efficientnet_lite0", "bn2")])
@@ -95,14 +95,14 @@ def test_grad_cam_is_cam_over_the_number_of_cells_on_a_linear_head(model: str, l
     loaded = seewhy.load(model, pretrained=model == "efficientnet_lite0")
     found = seewhy.compare(loaded, SQUARE[0], methods=["cam", "grad-cam"], layers=[layer], targets=[281])
     assert found[0].raw.shape == (7, 7)
-    close(found[1].raw * 49, found[0].raw)
+    assert_close(found[1].raw * 49, found[0].raw)
 
 
 def test_cam_of_a_contrast_is_the_difference_of_cams(small_net: nn.Module, batch: Tensor) -> None:
     one, other, contrast = (
         seewhy.explain(small_net, batch[0], target, "cam", "second").raw for target in (1, 3, "1-vs-3")
     )
-    close(contrast, one - other)
+    assert_close(contrast, one - other)
 
 
 def test_cam_refuses_a_model_without_pooling_and_names_the_way_out() -> None:
@@ -140,7 +140,7 @@ def test_flipped_image_gives_the_flipped_map() -> None:
     image = torch.randn(3, 9, 13, generator=torch.Generator().manual_seed(4))
     for name in slow.SINGLE_PASS:
         straight, flipped = (seewhy.explain(model, each, 1, name, "1").raw for each in (image, image.flip(-1)))
-        close(flipped, straight[:, ::-1])
+        assert_close(flipped, straight[:, ::-1])
 
 
 def test_random_control_knows_nothing_of_the_model(small_net: nn.Module, batch: Tensor) -> None:

@@ -123,7 +123,7 @@ def _against_similar(
     distance = (output - output[target.index]).abs().float()
     distance[target.index] = torch.inf
     nearest = distance.topk(min(references, len(output) - 1), largest=False).indices
-    return SimilarContrastTarget(target.index, tuple(nearest.tolist()), strength)
+    return SimilarContrastTarget(target.index, tuple(nearest.tolist()), strength, target.predicted)
 
 
 @method(

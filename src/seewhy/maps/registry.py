@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import html
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from seewhy.errors import MethodError, did_you_mean
 from seewhy.recorder import Needs
+from seewhy.table import Table
 from seewhy.targets import Target
 
 MapFunction = Callable[..., Float[Tensor, " batch *grid"]]
@@ -96,20 +96,8 @@ class Method:
         return {k: v for k, v in options.items() if k in own}, {k: v for k, v in options.items() if k not in own}
 
 
-class MethodTable(Sequence[Method]):
-    """All methods, in the order in which they were registered; prints as a table."""
-
-    def __init__(self, entries: Sequence[Method]) -> None:
-        self._entries = tuple(entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204 - int or slice, as tuples do
-        return self._entries[index]
-
-    def __iter__(self) -> Iterator[Method]:
-        return iter(self._entries)
+class MethodTable(Table[Method]):
+    """All methods; prints as a table."""
 
     def columns(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Return the table's head and its rows as text."""
@@ -124,24 +112,9 @@ class MethodTable(Sequence[Method]):
                 " ".join(f"{name}={default}" for name, default in entry.options.items()),
                 entry.source,
             )
-            for entry in self._entries
+            for entry in self.rows
         ]
         return head, body
-
-    def __str__(self) -> str:
-        """Return the table as aligned text."""
-        head, body = self.columns()
-        widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *body]
-        ]
-        return "\n".join(line.rstrip() for line in lines)
-
-    def _repr_html_(self) -> str:
-        head, body = self.columns()
-        cells = "".join(f"<th>{html.escape(word)}</th>" for word in head)
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in body)
-        return f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def method(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from seewhy.errors import LayerError, did_you_mean
 from seewhy.recorder.layout import Layout
+from seewhy.table import Table
 
 LayerLike = nn.Module | str | int
 """What a caller may give as one layer: the module, its name, a glob, "last", "-2", "all-stages" or -2."""
@@ -39,8 +39,7 @@ class LayerRow:
     default: bool = False
 
 
-@dataclass(frozen=True)
-class LayerTable(Sequence[LayerRow]):
+class LayerTable(Table[LayerRow]):
     """The layers of a model that yield a map, in the order in which they finish.
 
     Attributes:
@@ -48,17 +47,9 @@ class LayerTable(Sequence[LayerRow]):
         others: names of the modules that ran but yield no map, with the shape of what they gave.
     """
 
-    rows: tuple[LayerRow, ...]
-    others: dict[str, tuple[int, ...]]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204 - int or slice, as tuples do
-        return self.rows[index]
-
-    def __iter__(self) -> Iterator[LayerRow]:
-        return iter(self.rows)
+    def __init__(self, rows: Sequence[LayerRow], others: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(rows)
+        self.others = dict(others)
 
     @property
     def default(self) -> LayerRow:
@@ -142,21 +133,6 @@ class LayerTable(Sequence[LayerRow]):
             for row in self.rows
         ]
         return head, body
-
-    def __str__(self) -> str:
-        """Return the table as aligned text."""
-        head, body = self.columns()
-        widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *body]
-        ]
-        return "\n".join(line.rstrip() for line in lines)
-
-    def _repr_html_(self) -> str:
-        head, body = self.columns()
-        cells = "".join(f"<th>{html.escape(word)}</th>" for word in head)
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in body)
-        return f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def with_stages(rows: Sequence[LayerRow], default: str, kinds: dict[str, str]) -> tuple[LayerRow, ...]:

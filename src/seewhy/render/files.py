@@ -20,7 +20,7 @@ from seewhy.explanation import Explanation, Prediction
 from seewhy.render.figures import figure, figure_bytes
 from seewhy.render.overlay import overlay
 
-PICTURE_SIDE = 1600
+PICTURE_SIDE = 1280
 """Longest side of a saved overlay, in pixels, unless max_side says otherwise: what a screen shows."""
 
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
