@@ -263,3 +263,22 @@ def test_help_names_every_command_and_says_what_it_does(run: Run, command: str) 
     code, out, _ = run(command, "--help")
     assert code == 0
     assert "--json" in out
+
+
+def test_targets_may_be_repeated_and_a_bad_picture_costs_the_others_nothing(run: Run, home: Path) -> None:
+    (home / "bad.png").write_bytes(b"no picture")
+    code, _, err = run("explain", "cat.png", "bad.png", *ZOO_MODEL, "-t", "red", "-t", "blue")
+    assert code == 1
+    assert err.count("bad.png") == 2  # once as what it is about, once in the message: told once
+    assert made(home) == ["bad.png", "cat.1-red.why.png", "cat.2-blue.why.png"]
+
+
+def test_preprocessing_is_changed_on_the_command_line(run: Run, home: Path) -> None:
+    """A wide picture: cropped by the assumed preprocessing, whole when squashed."""
+    for words, seen in (((), False), (("--preprocess", '{"fit": "squash", "size": [48, 64]}'), True)):
+        assert run("explain", "cat.png", *ZOO_MODEL, *words, "-f", "npz")[0] == 0
+        assert np.load(home / "cat.why.npz")["seen"].all() == seen
+    for given, told in (("{", "not JSON"), ("[1]", "must be a JSON object"), ('{"sise": 3}', "sise")):
+        code, _, err = run("explain", "cat.png", *ZOO_MODEL, "--preprocess", given)
+        assert code == 1
+        assert told in err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,15 +122,14 @@ def explain(
     ask = _explainer(model, weights, random, labels, device, seed, preprocess)
     style: dict[str, Any] = {"view": "signed" if signed else None, "fuse": fuse}
 
-    def answer(paths: list[str]) -> list[list[Explanation]]:
-        by_target = [ask(paths, each, method, layer, **style, **options) for each in (target or (None,))]
-        return [[why for found in answers for why in _as_list(found)] for answers in zip(*by_target, strict=True)]
+    def answer(paths: list[str], question: str | None) -> Any:
+        return ask(paths, question, method, layer, **style, **options)
 
     documents: list[dict[str, Any]] = []
     failed = False
     for at in range(0, len(images), ask.batch_size):  # each block is written before the next is begun
         block = images[at : at + ask.batch_size]
-        answers, some_failed = _each(block, answer)
+        answers, some_failed = _each(block, target or [None], answer)
         failed |= some_failed
         for path, explanations in answers:
             files = _save(explanations, names[path], out, forms)
@@ -343,20 +342,27 @@ def _folder(out: Path) -> Path:
     return out
 
 
-def _each(images: list[Path], answer: Any) -> tuple[list[tuple[Path, list[Explanation]]], bool]:
-    """Return each good picture with its answers; bad ones are told and left out."""
-    try:
-        return list(zip(images, answer([str(path) for path in images]), strict=True)), False
-    except PartialError as partial:
-        for number, error in partial.failures.items():
-            say.complain(error, str(images[number]))
-        good = [path for number, path in enumerate(images) if number not in partial.failures]
-        return (_each(good, answer)[0] if good else []), True
-    except ImageError as error:
-        if len(images) > 1:
-            raise
-        say.complain(error, str(images[0]))
-        return [], True
+def _each(
+    images: list[Path], targets: Sequence[str | None], answer: Callable[[list[str], str | None], Any]
+) -> tuple[list[tuple[Path, list[Explanation]]], bool]:
+    """Return each good picture with its answers to all targets, and whether there were bad ones; those are told."""
+    found: dict[int, list[Explanation]] = {number: [] for number in range(len(images))}
+    failures: dict[int, SeewhyError] = {}
+    for target in targets:
+        try:
+            results = answer([str(path) for path in images], target)
+        except PartialError as partial:
+            failures.update(partial.failures)
+            results = partial.done
+        except ImageError as error:
+            if len(images) > 1:
+                raise
+            failures[0], results = error, [None]
+        for number, result in enumerate(results):
+            found[number] += [] if result is None else _as_list(result)
+    for number, failure in sorted(failures.items()):
+        say.complain(failure, str(images[number]))
+    return [(images[number], each) for number, each in found.items() if number not in failures], bool(failures)
 
 
 def _save(explanations: list[Explanation], name: str, out: Path, forms: list[str]) -> list[list[Path]]:

@@ -194,7 +194,8 @@ def as_preprocessing(
         known = {field.name for field in fields(Preprocess)}
         if unknown := set(given) - known:
             raise ImageError(f"preprocess= does not know {sorted(unknown)}. It knows: {', '.join(sorted(known))}.")
-        changes = {"resize": None, **given} if {"fit", "size"} & set(given) else dict(given)
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        changes = {"resize": None, **plain} if {"fit", "size"} & set(plain) else plain
         return replace(base, **changes) if isinstance(base, Preprocess) else Preprocess(**changes)
     if callable(given):
         return from_torchvision(given) or CallablePreprocess(given)
