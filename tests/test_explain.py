@@ -255,7 +255,7 @@ for wrong in (
     told = [
         "RenderError view='absolute' is not known. Known: positive, signed.",
         "RenderError view='absolute' is not known. Known: positive, signed.",
-        "LayerError fuse='median' is not known. Known: mean, max, none",
+        "LayerError fuse='median' is not known. Known: mean, max, product, none",
         "RenderError scaling='most' is not known. Known: per-image, percentile, none",
         "RenderError threshold='mean' must be 'otsu' or a value",
         "TargetError target=1.0 is a float; give a class index",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,12 +13,13 @@ from torch import nn
 from seewhy.assembly import Asked, assemble
 from seewhy.comparison import Comparison
 from seewhy.errors import ImageError, MethodError, ModelError, PartialError, RecordingError, SeewhyError
-from seewhy.explanation import Explanation, View
+from seewhy.explanation import Explanation
 from seewhy.images import Preprocess, as_preprocessing
+from seewhy.images.baselines import Baselines
 from seewhy.inputs import Sample, chunks, prepare, spatial_axes, split
+from seewhy.maps.smoothing import SmoothLike, as_smoothing
 from seewhy.models import EMBEDDED, LoadedModel, adopt, as_labels, load
 from seewhy.plan import (
-    Fuse,
     Layers,
     LayoutLike,
     Plan,
@@ -28,10 +29,25 @@ from seewhy.plan import (
     choose_layers,
     choose_methods,
 )
-from seewhy.recorder import LayerRow, LayerTable, Needs, Recordings, TorchRecorder, is_out_of_memory
+from seewhy.progress import Bar
+from seewhy.reading import Fuse, Reduction, View
+from seewhy.recorder import Budget, Conditions, LayerRow, LayerTable, Recordings, TorchRecorder, is_out_of_memory
 from seewhy.targets import Question, TargetLike
 
+ALL_FORWARDS = 200
+"""Forwards that each map may cost when all methods are compared and no budget is given."""
+
 ModelLike = nn.Module | str | LoadedModel
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is done with every batch: the plan for its layers, the view, the conditions, and whether layers are needed."""
+
+    plan: Callable[[LayerTable | None], Plan]
+    view: View | None
+    conditions: Conditions
+    layered: bool
 
 
 class Explainer:
@@ -89,19 +105,23 @@ class Explainer:
         fuse: Fuse = "mean",
         layout: LayoutLike = None,
         view: View | None = None,
+        smooth: SmoothLike = None,
+        reduce: Reduction | None = None,
+        budget: Budget | int | str | None = None,
         **options: Any,
     ) -> Any:
         """Explain one image or many; see :func:`seewhy.explain`."""
-        wanted = choose_methods([method], options)
+        wanted = choose_methods([method], options, as_smoothing(smooth))
 
         def plan(table: LayerTable | None) -> Plan:
             rows = self._rows(layers, table, layout)
             groups = tuple((row,) for row in rows) if fuse == "none" or not rows else (tuple(rows),)
-            return Plan(wanted, (target,), groups or ((),), fuse)
+            own = self._own(wanted, layers, table, layout)
+            return Plan(wanted, (target,), () if own else groups or ((),), fuse, own, reduce)
 
         items, single = split(image, self._axes)
         check_lengths([target], len(items))
-        results = self._run(items, plan, wanted, view)
+        results = self._run(items, plan, wanted, view, Budget.of(budget))
         unpacked = [each[0] if len(each) == 1 else each for each in results]
         return unpacked[0] if single else unpacked
 
@@ -114,20 +134,28 @@ class Explainer:
         *,
         layout: LayoutLike = None,
         view: View | None = None,
+        smooth: SmoothLike = None,
+        reduce: Reduction | None = None,
+        budget: Budget | int | str | None = None,
         **options: Any,
     ) -> Comparison | list[Comparison]:
         """Explain one image, or each of many, in every combination; see :func:`seewhy.compare`."""
-        wanted = choose_methods([methods] if isinstance(methods, str) else methods, options)
+        names = [methods] if isinstance(methods, str) else methods
+        wanted = choose_methods(names, options, as_smoothing(smooth))
         asked = check_targets(targets)
         skipped: dict[str, str] = {}
 
         def plan(table: LayerTable | None) -> Plan:
             rows = self._rows(layers, table, layout)
-            return Plan(wanted, asked, tuple((row,) for row in rows) or ((),), skipped=skipped)
+            own = self._own(wanted, layers, table, layout)
+            return Plan(
+                wanted, asked, tuple((row,) for row in rows) or ((),), own=own, reduction=reduce, skipped=skipped
+            )
 
         items, single = split(image, self._axes)
         check_lengths(asked, len(items))
-        results = [Comparison(each, skipped) for each in self._run(items, plan, wanted, view)]
+        most = Budget(forwards=ALL_FORWARDS) if budget is None and "all" in names else Budget.of(budget)
+        results = [Comparison(each, skipped) for each in self._run(items, plan, wanted, view, most)]
         if not results[0]:
             raise MethodError(" ".join(skipped.values()))
         return results[0] if single else results
@@ -150,18 +178,31 @@ class Explainer:
     def _rows(self, layers: Layers, table: LayerTable | None, layout: LayoutLike) -> list[LayerRow]:
         return [] if table is None else choose_layers(layers, table, self._recorder.module, layout)
 
+    def _own(
+        self, wanted: Sequence[Wanted], layers: Layers, table: LayerTable | None, layout: LayoutLike
+    ) -> dict[str, tuple[LayerRow, ...]]:
+        """Return the layers of those methods that fuse several by themselves."""
+        return {
+            each.method.name: tuple(self._rows(each.method.layers if layers is None else layers, table, layout))
+            for each in wanted
+            if each.method.fuse is not None and table is not None
+        }
+
     def _run(
         self,
         items: Sequence[Any],
         plan: Callable[[LayerTable | None], Plan],
         wanted: Sequence[Wanted],
         view: View | None,
+        budget: Budget,
     ) -> list[list[Explanation]]:
         """Explain all items; those that fail are told at the end, with the work done for the others."""
         done: list[list[Explanation] | None] = [None] * len(items)
         failures: dict[int, SeewhyError] = {}
-        on_input_only = all(each.method.needs == Needs.IMAGES for each in wanted)
-        for block in self._blocks(items):
+        bar = Bar(self.progress)
+        conditions = Conditions(self.seed, budget, Baselines(self.model.preprocess), bar.runs)
+        job = _Job(plan, view, conditions, layered=any(each.method.needs.layer for each in wanted))
+        for block in bar.blocks(len(items), self.batch_size):
             samples: list[tuple[int, Sample]] = []
             for number in block:
                 try:
@@ -169,7 +210,7 @@ class Explainer:
                 except ImageError as error:
                     failures[number] = error
             for chunk in chunks(samples, self.batch_size):
-                for number, outcome in self._chunk(chunk, plan, view, on_input_only=on_input_only):
+                for number, outcome in self._chunk(chunk, job):
                     if isinstance(outcome, SeewhyError):
                         failures[number] = outcome
                     else:
@@ -180,32 +221,15 @@ class Explainer:
             raise _told(done, failures)
         return [each for each in done if each is not None]
 
-    def _blocks(self, items: Sequence[Any]) -> Iterator[range]:
-        """Yield the items' numbers a batch at a time, with a bar where it is wanted."""
-        blocks = [range(at, min(at + self.batch_size, len(items))) for at in range(0, len(items), self.batch_size)]
-        shown = self.progress if self.progress is not None else len(blocks) > 1 and sys.stderr.isatty()
-        if not shown:
-            yield from blocks
-            return
-        from rich.console import Console
-        from rich.progress import track
-
-        yield from track(blocks, description="explaining", console=Console(stderr=True))
-
     def _chunk(
-        self,
-        chunk: Sequence[tuple[int, Sample]],
-        plan: Callable[[LayerTable | None], Plan],
-        view: View | None,
-        *,
-        on_input_only: bool,
+        self, chunk: Sequence[tuple[int, Sample]], job: _Job
     ) -> list[tuple[int, list[Explanation] | SeewhyError]]:
         """Return each sample's explanations, or its error. A batch that fails, or needs too much memory, is done in halves."""
         try:
-            table = None if on_input_only else self._recorder.table(chunk[0][1].tensor[None])
-            ready = plan(table)
-            recordings, asked = self._record(chunk, ready)
-            return list(assemble(chunk, ready, recordings, asked, self.model, view))
+            table = self._recorder.table(chunk[0][1].tensor[None]) if job.layered else None
+            ready = job.plan(table)
+            recordings, asked = self._record(chunk, ready, job.conditions)
+            return list(assemble(chunk, ready, recordings, asked, self.model, job.view))
         except SeewhyError as error:
             if len(chunk) == 1:
                 return [(chunk[0][0], error)]
@@ -217,7 +241,7 @@ class Explainer:
         # Outside the handlers: an error holds the frames, and they the tensors, that must be freed first.
         half = len(chunk) // 2
         parts = (chunk[:half], chunk[half:])
-        return [each for part in parts for each in self._chunk(part, plan, view, on_input_only=on_input_only)]
+        return [each for part in parts for each in self._chunk(part, job)]
 
     def _check_labels(self, outputs: torch.Tensor) -> None:
         labels = self.model.labels
@@ -226,7 +250,9 @@ class Explainer:
                 f"labels= has {len(labels)} names, and the model has {outputs.shape[1]} classes. Give one name a class, in order."
             )
 
-    def _record(self, chunk: Sequence[tuple[int, Sample]], plan: Plan) -> tuple[Recordings, Asked]:
+    def _record(
+        self, chunk: Sequence[tuple[int, Sample]], plan: Plan, conditions: Conditions
+    ) -> tuple[Recordings, Asked]:
         """Return the recordings of one batch, and which of their questions belong together."""
         asked: list[tuple[int | None, ...]] = []
 
@@ -239,7 +265,7 @@ class Explainer:
             return list(numbers)
 
         images = torch.stack([sample.tensor for _, sample in chunk])
-        recordings = self._recorder.record(images, plan.rows, ask, needs=plan.needs, seed=self.seed)
+        recordings = self._recorder.record(images, plan.rows, ask, needs=plan.needs, conditions=conditions)
         return recordings, asked
 
 

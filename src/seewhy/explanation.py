@@ -14,14 +14,12 @@ import numpy.typing as npt
 from seewhy.diagnosis import Finding
 from seewhy.errors import RenderError
 from seewhy.images import Geometry
+from seewhy.reading import Reduction, Scaling, View, reduce_colours
 from seewhy.recorder import Cost, Layout
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
-
-View = Literal["positive", "signed"]
-Scaling = Literal["per-image", "percentile", "none"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,12 @@ class Explanation:
         prediction: the five likeliest classes; `about` is the class asked about, also when it is not one of them.
         method: the method's name; `options` are its options.
         layers: the layers' names; `layouts` how each was read.
+        colours: `(channel, *grid)` float32, the map of each colour channel, where the method has one; `raw` is made of them.
+        reduction: how: see :meth:`reduced`.
+        scaling: the scale of the heat map; see :meth:`scaled`.
+        evidence: numbers that tell how far the map can be trusted, such as the gap of integrated gradients.
         view: "positive": the heat map is the positive part, 0..1; "signed": the map itself, -1..1.
-        cost: what the recording took; several maps may share one.
+        cost: what this map took; what it shares with other maps is counted in each.
         diagnosis: what is wrong with the map and what to try next; empty when nothing is.
         notes: what was assumed on the way.
     """
@@ -88,6 +90,10 @@ class Explanation:
     about: Prediction | None = None
     diagnosis: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    colours: npt.NDArray[np.float32] | None = None
+    reduction: Reduction | None = None
+    scaling: Scaling = "per-image"
+    evidence: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.view not in ("positive", "signed"):
@@ -107,7 +113,7 @@ class Explanation:
     @cached_property
     def heatmap(self) -> npt.NDArray[np.float32]:
         """The map on the original pixels, float32, 0..1 (view "signed": -1..1); what the model did not see is 0."""
-        return self.scaled("per-image")
+        return self.scaled(self.scaling)
 
     @cached_property
     def seen(self) -> npt.NDArray[np.bool_]:
@@ -143,6 +149,19 @@ class Explanation:
             RenderError: another view.
         """
         return replace(self, view=view)
+
+    def reduced(self, how: Reduction) -> Explanation:
+        """Return the same explanation with its colour channels made one map in another way.
+
+        Args:
+            how: "sum", "mean", "max-abs", "sum-abs" or "norm".
+
+        Raises:
+            RenderError: another word, or the map has no colour channels.
+        """
+        if self.colours is None:
+            raise RenderError(f"A map by {self.method} has no colour channels to reduce.")
+        return replace(self, raw=reduce_colours(self.colours, how), reduction=how)
 
     def mask(self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None) -> npt.NDArray[np.bool_]:
         """Return where the heat map is high, on the original pixels.

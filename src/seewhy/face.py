@@ -9,9 +9,10 @@ import torch
 
 from seewhy.comparison import Comparison
 from seewhy.explainer import Explainer, ModelLike
-from seewhy.explanation import View
-from seewhy.plan import Fuse, Layers, LayoutLike
-from seewhy.recorder import LayerTable
+from seewhy.maps.smoothing import SmoothLike
+from seewhy.plan import Layers, LayoutLike
+from seewhy.reading import Fuse, Reduction, View
+from seewhy.recorder import Budget, LayerTable
 from seewhy.targets import TargetLike
 
 
@@ -25,6 +26,9 @@ def explain(
     fuse: Fuse = "mean",
     layout: LayoutLike = None,
     view: View | None = None,
+    smooth: SmoothLike = None,
+    reduce: Reduction | None = None,
+    budget: Budget | int | str | None = None,
     preprocess: Any = None,
     labels: Any = None,
     device: str | torch.device | None = None,
@@ -45,11 +49,16 @@ def explain(
         method: a name of `seewhy.methods()`.
         layers: a module, a name, a glob, "last", -2, "all-stages", or a list of these. None: the last layer that yields a
             map and has a gradient.
-        fuse: several layers as the "mean" or "max" of their maps (each divided by its largest absolute value), or "none":
-            one explanation each.
+        fuse: several layers as the "mean" or "max" of their maps (each divided by its largest absolute value), or the "product"
+            of their positive parts (RefineCAM); or "none": one explanation each.
         layout: how to read the layers' output, when what is inferred is wrong: "channels-first", "channels-last", a
             `seewhy.Layout`, or a dict of its fields.
         view: "positive" (heat map 0..1) or "signed" (-1..1). None: as the method's paper has it.
+        smooth: "aug" (mean over flipped and dimmed inputs), "eigen" (first principal component of a layer's channels instead of
+            their sum), "noise" (mean over noisy inputs), several as "aug,eigen"; or `seewhy.Augment`, `seewhy.Noise`.
+        reduce: colour channels as "sum", "mean", "max-abs", "sum-abs" or "norm", for methods that keep them.
+        budget: the most that one map of one image may cost beyond its recording: forwards (500) or seconds ("30s"). The map is
+            then made of what is known so far, and its notes say so.
         preprocess, labels, device, batch_size, seed, progress: see :class:`seewhy.Explainer`.
         options: the method's own, such as `samples=25`.
 
@@ -63,7 +72,19 @@ def explain(
     ask = Explainer(
         model, preprocess=preprocess, labels=labels, device=device, batch_size=batch_size, seed=seed, progress=progress
     )
-    return ask(image, target, method, layers, fuse=fuse, layout=layout, view=view, **options)
+    return ask(
+        image,
+        target,
+        method,
+        layers,
+        fuse=fuse,
+        layout=layout,
+        view=view,
+        smooth=smooth,
+        reduce=reduce,
+        budget=budget,
+        **options,
+    )
 
 
 def compare(
@@ -75,6 +96,9 @@ def compare(
     *,
     layout: LayoutLike = None,
     view: View | None = None,
+    smooth: SmoothLike = None,
+    reduce: Reduction | None = None,
+    budget: Budget | int | str | None = None,
     preprocess: Any = None,
     labels: Any = None,
     device: str | torch.device | None = None,
@@ -90,7 +114,8 @@ def compare(
         methods: names; "all" is every method.
         layers: one map for each layer; a glob or "all-stages" gives several.
         targets: one or several questions; "top:k" gives k.
-        layout, view, preprocess, labels, device, batch_size, seed, progress: as in :func:`explain`.
+        layout, view, smooth, reduce, preprocess, labels, device, batch_size, seed, progress: as in :func:`explain`.
+        budget: as in :func:`explain`; with "all" and None, 200 forwards a map.
         options: given to those of the methods that have them.
 
     Returns:
@@ -102,7 +127,18 @@ def compare(
     ask = Explainer(
         model, preprocess=preprocess, labels=labels, device=device, batch_size=batch_size, seed=seed, progress=progress
     )
-    return ask.compare(image, methods, layers, targets, layout=layout, view=view, **options)
+    return ask.compare(
+        image,
+        methods,
+        layers,
+        targets,
+        layout=layout,
+        view=view,
+        smooth=smooth,
+        reduce=reduce,
+        budget=budget,
+        **options,
+    )
 
 
 def layers(model: ModelLike, image: Any = None, *, preprocess: Any = None) -> LayerTable:

@@ -18,7 +18,7 @@ def fused(maps: Sequence[npt.NDArray[np.float32]], how: str) -> npt.NDArray[np.f
 
     Args:
         maps: one `(batch, *grid)` a layer; grids may differ.
-        how: "mean", or "max".
+        how: "mean", "max", or "product" of the positive parts (RefineCAM, arXiv:2605.14641: what every layer agrees on).
 
     Returns:
         `(batch, *finest grid)`.
@@ -26,11 +26,14 @@ def fused(maps: Sequence[npt.NDArray[np.float32]], how: str) -> npt.NDArray[np.f
     Raises:
         LayerError: unknown way to fuse.
     """
-    if how not in ("mean", "max"):
-        raise LayerError(f"fuse='{how}' is not known. Known: mean, max, none (one map each).")
+    if how not in ("mean", "max", "product"):
+        raise LayerError(f"fuse='{how}' is not known. Known: mean, max, product, none (one map each).")
     finest = max((each.shape[1:] for each in maps), key=np.prod)
     grid = Geometry.identity(finest)
-    resized = np.stack([np.stack([grid.to_original(one) for one in _unit_peak(each)]) for each in maps])
+    positive = [np.maximum(each, 0) for each in maps] if how == "product" else maps
+    resized = np.stack([np.stack([grid.to_original(one) for one in _unit_peak(each)]) for each in positive])
+    if how == "product":
+        return np.asarray(resized.prod(0), np.float32)
     return np.asarray(resized.mean(0) if how == "mean" else resized.max(0), np.float32)
 
 

@@ -5,29 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from seewhy.errors import LayerError, MethodError, TargetError, did_you_mean
 from seewhy.maps import Method, find_method, methods
+from seewhy.maps.smoothing import Smoothing
 from seewhy.models import Labels
+from seewhy.reading import Fuse, Reduction
 from seewhy.recorder import LayerLike, LayerRow, LayerTable, Layout, Needs
 from seewhy.recorder.layout import Order
 from seewhy.targets import Question, TargetLike, ask
 
-Fuse = Literal["mean", "max", "none"]
 Layers = LayerLike | Sequence[LayerLike] | None
 LayoutLike = Layout | str | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One method with its options; `optional` when it is one of several and may be left out where it cannot work."""
+    """One method.
+
+    Attributes:
+        method: its entry.
+        options: its own.
+        optional: whether it is one of several and may be left out where it cannot work.
+        smooth: what is put around it, the innermost first.
+    """
 
     method: Method
     options: Mapping[str, Any]
     optional: bool = False
+    smooth: tuple[Smoothing, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,9 @@ class Plan:
         wanted: the methods.
         targets: the questions, each for all samples or one for each.
         layers: groups of layers; a group of several is fused into one map.
-        fuse: "mean" or "max" of a group's maps, each first divided by its largest absolute value.
+        fuse: how a group's maps become one; see :func:`seewhy.fusion.fused`.
+        own: the layers of methods that fuse layers by themselves, by the method's name.
+        reduction: how colour channels become one map; None: as each method says.
         skipped: filled while the plan is carried out: optional methods that this model does not allow, and why.
     """
 
@@ -46,6 +57,8 @@ class Plan:
     targets: tuple[Any, ...]
     layers: tuple[tuple[LayerRow, ...], ...]
     fuse: Fuse = "mean"
+    own: Mapping[str, tuple[LayerRow, ...]] = field(default_factory=dict)
+    reduction: Reduction | None = None
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -56,15 +69,18 @@ class Plan:
     @property
     def rows(self) -> tuple[LayerRow, ...]:
         """Every layer once."""
-        return tuple({row.name: row for group in self.layers for row in group}.values())
+        return tuple({row.name: row for group in (*self.layers, *self.own.values()) for row in group}.values())
 
     def __post_init__(self) -> None:
         if self.fuse not in get_args(Fuse):
-            raise LayerError(f"fuse='{self.fuse}' is not known. Known: mean, max, none (one map each).")
+            raise LayerError(f"fuse='{self.fuse}' is not known. Known: mean, max, product, none (one map each).")
 
     def groups(self, wanted: Wanted) -> tuple[tuple[LayerRow, ...], ...]:
-        """Return the layers that a method makes maps of; a method that looks at the input only makes one, of no layer."""
-        return ((),) if wanted.method.needs == Needs.IMAGES else self.layers
+        """Return the layers that a method makes maps of; a method that looks at no layer makes one map, of no layer."""
+        if not wanted.method.needs.layer:
+            return ((),)
+        own = self.own.get(wanted.method.name)
+        return self.layers if own is None else (own,)
 
     def questions(
         self, outputs: Tensor, labels: Labels | None, numbers: Sequence[int]
@@ -99,7 +115,9 @@ class Plan:
             return None
 
 
-def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> tuple[Wanted, ...]:
+def choose_methods(
+    names: Sequence[str], options: Mapping[str, Any], smooth: tuple[Smoothing, ...] = ()
+) -> tuple[Wanted, ...]:
     """Return the methods of these names; each takes those of the options that it has.
 
     Raises:
@@ -111,7 +129,7 @@ def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> tuple[Wa
     if not found:
         raise MethodError("No method was given. `seewhy methods` lists them.")
     if len(found) == 1:
-        return (Wanted(found[0], found[0].check_options(options)),)
+        return (Wanted(found[0], found[0].check_options(options), smooth=smooth),)
     for name in options:
         known = sorted({option for entry in found for option in entry.options})
         if name not in known:
@@ -119,7 +137,8 @@ def choose_methods(names: Sequence[str], options: Mapping[str, Any]) -> tuple[Wa
             raise MethodError(f"None of these methods has an option '{name}'.{did_you_mean(name, known)} {has}")
     own = [{name: value for name, value in options.items() if name in entry.options} for entry in found]
     return tuple(
-        Wanted(entry, entry.check_options(given), optional=True) for entry, given in zip(found, own, strict=True)
+        Wanted(entry, entry.check_options(given), optional=True, smooth=smooth)
+        for entry, given in zip(found, own, strict=True)
     )
 
 

@@ -1,7 +1,14 @@
 """The methods: pure functions from what a recording holds to a raw map. One function, one decorator, nothing else to edit."""
 
-from seewhy.maps import controls as controls
-from seewhy.maps import gradient as gradient
+from seewhy.maps import gradient as gradient  # isort: skip - in the order of the table
+from seewhy.maps import components as components  # isort: skip
+from seewhy.maps import masking as masking  # isort: skip
+from seewhy.maps import ablation as ablation  # isort: skip
+from seewhy.maps import perturbation as perturbation  # isort: skip
+from seewhy.maps import backprop as backprop  # isort: skip
+from seewhy.maps import paths as paths  # isort: skip
+from seewhy.maps import biased as biased  # isort: skip
+from seewhy.maps import controls as controls  # isort: skip
 from seewhy.maps.registry import Method as Method
 from seewhy.maps.registry import MethodTable as MethodTable
 from seewhy.maps.registry import find_method as find_method

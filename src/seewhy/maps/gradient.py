@@ -1,7 +1,7 @@
 """Class activation maps from one recording: activations A, gradients G = d score / d A, sums over channels k.
 
-Every function takes a Recording and returns the raw map `(batch, *grid)`: signed where the mathematics is, not scaled, not
-resized, before any final ReLU.
+Every function takes a Recording and returns what each channel contributes to the raw map, `(batch, channel, *grid)`; the map
+is their sum: signed where the mathematics is, not scaled, not resized, before any final ReLU.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from seewhy.errors import MethodError
 from seewhy.maps.noise import GaussianNoise
-from seewhy.maps.registry import method
+from seewhy.maps.registry import find_method, method
 from seewhy.recorder import Needs, Recording
 from seewhy.targets import ClassTarget, SimilarContrastTarget, Target
 
-Map = Float[Tensor, " batch *grid"]
+Parts = Float[Tensor, "batch channel *grid"]
 Channels = Float[Tensor, "batch channel *grid"]
 
 
@@ -27,7 +27,7 @@ Channels = Float[Tensor, "batch channel *grid"]
     signed=True,
     source="Selvaraju et al. 2017, arXiv:1610.02391, eq. 1-2",
 )
-def grad_cam(rec: Recording) -> Map:
+def grad_cam(rec: Recording) -> Parts:
     """Weight each channel by the mean of its gradient."""
     return _weighted(rec.activations, rec.gradients.flatten(2).mean(2))
 
@@ -39,7 +39,7 @@ def grad_cam(rec: Recording) -> Map:
     signed=True,
     source="Chattopadhay et al. 2018, arXiv:1710.11063",
 )
-def grad_cam_plus_plus(rec: Recording) -> Map:
+def grad_cam_plus_plus(rec: Recording) -> Parts:
     """Weight each channel by its positive gradients, each weighted by how little of the evidence is elsewhere."""
     return _weighted(rec.activations, _plus_plus(rec.activations, rec.gradients[None]))
 
@@ -50,15 +50,17 @@ def grad_cam_plus_plus(rec: Recording) -> Map:
     class_specific=True,
     signed=True,
     source="Omeiza et al. 2019, arXiv:1908.01224",
-    passes="1 + samples",
+    passes="1 + {samples}",
 )
-def smooth_grad_cam_plus_plus(rec: Recording, *, samples: int = 16, spread: float = 0.3) -> Map:
+def smooth_grad_cam_plus_plus(rec: Recording, *, samples: int = 16, spread: float = 0.3) -> Parts:
     """Grad-CAM++ with its derivatives averaged over noisy copies of the input.
 
     Options: samples, the number of noisy copies; spread, the noise's standard deviation in units of the model's input.
     """
-    noisy = rec.varied(GaussianNoise(samples, spread))
-    return _weighted(rec.activations, _plus_plus(rec.activations, torch.stack([each.gradients for each in noisy])))
+    noisy = torch.cat(
+        [part.gradients.view(-1, *rec.gradients.shape) for part in rec.varied(GaussianNoise(samples, spread))]
+    )
+    return _weighted(rec.activations, _plus_plus(rec.activations, noisy))
 
 
 @method(
@@ -68,7 +70,7 @@ def smooth_grad_cam_plus_plus(rec: Recording, *, samples: int = 16, spread: floa
     signed=True,
     source="Fu et al. 2020, arXiv:2008.02312",
 )
-def xgrad_cam(rec: Recording) -> Map:
+def xgrad_cam(rec: Recording) -> Parts:
     """Weight each channel by its gradients, averaged with its activations as weights."""
     activations = rec.activations.flatten(2)
     total = activations.sum(2)
@@ -83,9 +85,9 @@ def xgrad_cam(rec: Recording) -> Map:
     signed=True,
     source="Draelos & Carin 2020, arXiv:2011.08891",
 )
-def hires_cam(rec: Recording) -> Map:
+def hires_cam(rec: Recording) -> Parts:
     """Multiply activations by gradients cell by cell, and sum over channels."""
-    return (rec.activations * rec.gradients).sum(1)
+    return rec.activations * rec.gradients
 
 
 @method(
@@ -95,9 +97,9 @@ def hires_cam(rec: Recording) -> Map:
     signed=False,
     source="github.com/jacobgil/pytorch-grad-cam, GradCAMElementWise",
 )
-def grad_cam_elementwise(rec: Recording) -> Map:
+def grad_cam_elementwise(rec: Recording) -> Parts:
     """HiResCAM with negative products dropped before the sum."""
-    return (rec.activations * rec.gradients).relu().sum(1)
+    return (rec.activations * rec.gradients).relu()
 
 
 @method(
@@ -107,9 +109,9 @@ def grad_cam_elementwise(rec: Recording) -> Map:
     signed=True,
     source="Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
 )
-def layer_cam(rec: Recording) -> Map:
+def layer_cam(rec: Recording) -> Parts:
     """Weight each cell of each channel by its positive gradient; made for early layers too."""
-    return (rec.activations * rec.gradients.relu()).sum(1)
+    return rec.activations * rec.gradients.relu()
 
 
 def _against_similar(
@@ -134,7 +136,7 @@ def _against_similar(
     source="Zhang et al. 2025, arXiv:2501.11309",
     retarget=_against_similar,
 )
-def finer_cam(rec: Recording) -> Map:
+def finer_cam(rec: Recording) -> Parts:
     """Grad-CAM of the class's score minus that of the classes that score nearest to it.
 
     Options: strength, the weight of the other classes' mean score; references, how many of them.
@@ -150,14 +152,55 @@ def finer_cam(rec: Recording) -> Map:
     source="Zhou et al. 2016, arXiv:1512.04150, eq. 2",
     passes="1 + 0",
 )
-def cam(rec: Recording) -> Map:
+def cam(rec: Recording) -> Parts:
     """Weight each channel by the classifier's own weight for it; only for global average pooling and one linear layer."""
     return _weighted(rec.activations, rec.head)
 
 
-def _weighted(activations: Channels, weights: Float[Tensor, "batch channel"]) -> Map:
-    """Return the sum over channels of weight times activation."""
-    return torch.einsum("bc...,bc->b...", activations, weights)
+@method(
+    "shapley-cam",
+    needs=Needs.CURVATURE | Needs.GRADIENTS,
+    class_specific=True,
+    signed=True,
+    source="Cai 2025, arXiv:2501.06261",
+    passes="1 + 2",
+)
+def shapley_cam(rec: Recording) -> Parts:
+    """Weight each channel by its Shapley value to second order: the mean of its gradient, less half the curvature.
+
+    Formula: sum over k of mean(G_k - (H A)_k / 2) A_k, with H the Hessian of the score by the activations.
+    Elsewhere: where the score is linear in the layer (a linear head on ReLU features) this is Grad-CAM.
+    """
+    return _weighted(rec.activations, (rec.gradients - rec.curvature / 2).flatten(2).mean(2))
+
+
+@method(
+    "refine-cam",
+    needs=Needs.GRADIENTS,
+    class_specific=True,
+    signed=False,
+    source="arXiv:2605.14641",
+    layers="all-stages",
+    fuse="product",
+)
+def refine_cam(rec: Recording, *, base: str = "grad-cam++") -> Parts:
+    """Multiply the positive parts of another method's maps at all stages: what every stage agrees on, sharply.
+
+    Formula: product over layers of relu(L) / max relu(L), on the finest grid.
+    Options: base, the method; for one that needs more than gradients write fuse="product" with that method instead.
+    Elsewhere: pytorch-grad-cam passes eigen smoothing in the place of augmentation, and its rescaling changes nothing.
+    """
+    entry = find_method(base)
+    if entry.needs & ~(Needs.GRADIENTS | Needs.ACTIVATIONS) or entry.retarget or entry.fuse:
+        raise MethodError(
+            f"refine-cam cannot be put around {entry.name}: ask for {entry.name} with fuse='product' instead."
+        )
+    return entry.function(rec)
+
+
+def _weighted(activations: Channels, weights: Float[Tensor, "batch channel"]) -> Parts:
+    """Return each channel's part of the map: weight times activation."""
+    return activations * weights.view(*weights.shape, *(1,) * (activations.ndim - 2))
 
 
 def _plus_plus(

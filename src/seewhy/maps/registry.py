@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.errors import MethodError, did_you_mean
+from seewhy.reading import Fuse, Reduction, Scaling
 from seewhy.recorder import Needs
 from seewhy.table import Table
 from seewhy.targets import Target
@@ -33,6 +34,9 @@ _CALL = (
     "batch_size",
     "seed",
     "progress",
+    "budget",
+    "smooth",
+    "reduce",
 )
 _IN_WORDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -43,15 +47,20 @@ class Method:
 
     Attributes:
         name: the paper's name in lower case with hyphens.
-        function: from a Recording to the raw map `(batch, *grid)`; its keyword arguments are the method's options.
+        function: from a Recording to the raw map `(batch, *grid)`, or to `(batch, part, *grid)`, whose sum over the parts (the
+            layer's channels) is the map; its keyword arguments are the method's options.
         needs: what must be recorded for it.
         class_specific: whether the map depends on the target.
         signed: whether the raw map can be negative.
         rectified: whether the heat map shows only its positive part (the paper's final ReLU).
         source: the paper.
-        passes: runs of the model, forwards and backwards, for one image, one layer, one target, with default options.
+        passes: runs of the model, forwards + backwards, for one image, one layer, one target; options' names in braces.
         retarget: from a target and one sample's output to the target that is asked instead, for methods whose map is that
             of another question; raises MethodError for targets that it cannot change.
+        colours: how the parts become one map, where they are the input's colour channels, which are kept; None elsewhere.
+        scaling: the usual scale of the heat map.
+        layers: the layers that are looked at when none are named; None: the default layer.
+        fuse: how several layers become one map, where the method itself says so.
     """
 
     name: str
@@ -63,11 +72,26 @@ class Method:
     source: str
     passes: str
     retarget: Callable[..., Target] | None = None
+    colours: Reduction | None = None
+    scaling: Scaling = "per-image"
+    layers: str | None = None
+    fuse: Fuse | None = None
 
     @property
     def summary(self) -> str:
         """The first line of the method's own docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def sections(self) -> dict[str, str]:
+        """The docstring's sections by their names: Formula, Options, Elsewhere."""
+        found = re.split(r"^(Formula|Options|Elsewhere):", inspect.getdoc(self.function) or "", flags=re.MULTILINE)
+        return {name: " ".join(text.split()) for name, text in zip(found[1::2], found[2::2], strict=True)}
+
+    @property
+    def cost(self) -> str:
+        """The runs of the model with default options, forwards + backwards."""
+        return self.passes.format(**self.options)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -88,7 +112,17 @@ class Method:
                 has = ", ".join(f"{option}={default!r}" for option, default in known.items()) or "none"
                 near = did_you_mean(name, known) or _meant_as_keyword(name)
                 raise MethodError(f"{self.name} has no option '{name}'.{near} It has: {has}.")
-        return {name: _convert(self.name, name, value, known[name]) for name, value in given.items()}
+        free = self._free
+        return {
+            name: value if name in free else _convert(self.name, name, value, known[name])
+            for name, value in given.items()
+        }
+
+    @property
+    def _free(self) -> set[str]:
+        """The options that may be of any kind, since their annotation says so."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {each.name for each in parameters if each.annotation in ("Any", Any)}
 
     def split_options(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the options of the map and the options of the question."""
@@ -108,7 +142,7 @@ class MethodTable(Table[Method]):
                 entry.summary,
                 "yes" if entry.class_specific else "no",
                 "yes" if entry.signed else "no",
-                entry.passes,
+                entry.cost,
                 " ".join(f"{name}={default}" for name, default in entry.options.items()),
                 entry.source,
             )
@@ -127,6 +161,10 @@ def method(
     rectified: bool = True,
     passes: str = "1 + 1",
     retarget: Callable[..., Target] | None = None,
+    colours: Reduction | None = None,
+    scaling: Scaling = "per-image",
+    layers: str | None = None,
+    fuse: Fuse | None = None,
 ) -> Callable[[MapFunction], MapFunction]:
     """Register a function as a method; see :class:`Method` for the arguments.
 
@@ -139,7 +177,21 @@ def method(
         # The same function may come again: a notebook cell or a module that is run a second time.
         if known is not None and (known.name, _identity(known.function)) != (name, _identity(function)):
             raise MethodError(f"A method is called '{known.name}' already. Give yours another name than '{name}'.")
-        _ENTRIES[name] = Method(name, function, needs, class_specific, signed, rectified, source, passes, retarget)
+        _ENTRIES[name] = Method(
+            name=name,
+            function=function,
+            needs=needs,
+            class_specific=class_specific,
+            signed=signed,
+            rectified=rectified,
+            source=source,
+            passes=passes,
+            retarget=retarget,
+            colours=colours,
+            scaling=scaling,
+            layers=layers,
+            fuse=fuse,
+        )
         return function
 
     return register
@@ -147,7 +199,7 @@ def method(
 
 def methods() -> MethodTable:
     """Return all methods, controls last: entries with `.name`, `.options`, `.source`, ...; prints as a table."""
-    return MethodTable(sorted(_ENTRIES.values(), key=lambda entry: not entry.class_specific))
+    return MethodTable(sorted(_ENTRIES.values(), key=lambda entry: entry.source.startswith("control")))
 
 
 def find_method(name: str) -> Method:

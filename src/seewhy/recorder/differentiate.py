@@ -8,17 +8,30 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import LayerError, RecordingError
+from seewhy.recorder.memory import is_out_of_memory
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.tape import Tape
 from seewhy.targets import Question
 
+Found = dict[tuple[int, str], Tensor]
+"""By question number and layer name."""
+
 
 def differentiate(
-    tape: Tape | None, outputs: Tensor, questions: Sequence[Question], layers: Sequence[LayerRow]
-) -> tuple[list[Tensor], dict[tuple[int, str], Tensor]]:
-    """Return each question's scores `(batch,)` and, with a tape, their derivatives by the layers' activations."""
+    tape: Tape | None,
+    outputs: Tensor,
+    questions: Sequence[Question],
+    layers: Sequence[LayerRow],
+    *,
+    curved: bool = False,
+) -> tuple[list[Tensor], Found, Found]:
+    """Return each question's scores `(batch,)` and, with a tape, their derivatives by the layers' activations.
+
+    The third is the second derivative times the activations, empty unless `curved`.
+    """
     scores: list[Tensor] = []
-    found: dict[tuple[int, str], Tensor] = {}
+    first: Found = {}
+    second: Found = {}
     kept = [tape.last(row.name) for row in layers] if tape else []
     with torch.set_grad_enabled(tape is not None):
         for number, question in enumerate(questions):
@@ -28,18 +41,46 @@ def differentiate(
                 continue
             if not score.requires_grad:
                 raise LayerError(not_connected([row.name for row in layers]))
-            gradients = _derived(score, kept, keep_graph=number + 1 < len(questions))
-            for row, gradient in zip(layers, gradients, strict=True):
+            keep = number + 1 < len(questions)
+            gradients = derivatives(score, kept, keep_graph=keep or curved, curved=curved)
+            for place, (row, gradient) in enumerate(zip(layers, gradients, strict=True)):
                 if gradient is None:
                     raise LayerError(not_connected([row.name]))
-                found[number, row.name] = read_as(gradient, row)
-    return scores, found
+                first[number, row.name] = read_as(gradient, row)
+                if curved:
+                    last = not keep and place + 1 == len(layers)
+                    second[number, row.name] = read_as(_curvature(gradient, kept[place], keep_graph=not last), row)
+    return scores, first, second
 
 
-def _derived(score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool) -> list[Tensor | None]:
-    """Return the derivatives; an error of the model's own backward code is told as such."""
+def _curvature(gradient: Tensor, activations: Tensor, *, keep_graph: bool) -> Tensor:
+    """Return the Hessian of the score by the activations, times the activations; zero where the score is linear."""
+    if not gradient.requires_grad:
+        return torch.zeros_like(gradient)
+    along = (gradient * activations.detach()).sum()
+    [found] = derivatives(along, [activations], keep_graph=keep_graph)
+    return torch.zeros_like(gradient) if found is None else found
+
+
+def derivatives(
+    score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool = False, curved: bool = False
+) -> list[Tensor | None]:
+    """Return the derivatives of the scores' sum by each tensor, None where it does not depend on it.
+
+    Args:
+        score: `(batch,)`.
+        kept: what to differentiate by.
+        keep_graph: whether the graph is needed again.
+        curved: whether the derivatives are to be differentiated themselves.
+
+    Raises:
+        RecordingError: the model's own backward code raised.
+    """
     try:
-        return _gradients(score, kept, keep_graph=keep_graph)
+        with torch.enable_grad():
+            if curved:
+                return list(torch.autograd.grad(score.sum(), kept, create_graph=True, allow_unused=True))
+            return _gradients(score, kept, keep_graph=keep_graph)
     except Exception as error:
         if is_out_of_memory(error) or "modified by an inplace operation" in str(error):
             raise  # the recorder has an answer to these
@@ -47,12 +88,6 @@ def _derived(score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool) -> list
             f"The model cannot be differentiated: its backward raised {type(error).__name__}: {error} "
             "A method that needs no gradient may still work."
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, on any device."""
-    words = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
 def _gradients(score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool) -> list[Tensor | None]:

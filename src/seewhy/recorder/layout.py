@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -52,6 +53,24 @@ class Layout:
         elif self.order == "channels-last":
             values = values.movedim(-1, 1)
         return values.float()
+
+    def from_channels_first(self, values: Tensor, like: Tensor) -> Tensor:
+        """Return `(number, channel, *grid)` as the layer itself would give it.
+
+        Args:
+            values: what :meth:`to_channels_first` gave, edited.
+            like: the layer's own output, of as many samples or of one, for its type and its prefix tokens.
+        """
+        values = values.to(like.dtype)
+        if self.order == "channels-last":
+            return values.movedim(1, -1)
+        if self.order == "channels-first":
+            return values
+        places = values.flatten(2)
+        axis = 2 if self.order == "tokens-last" else 1
+        places = places if self.order == "tokens-last" else places.transpose(1, 2)
+        prefix = like.narrow(axis, 0, self.prefix).expand(len(values), *[-1] * 2)
+        return torch.cat([prefix, places], axis)
 
     def check(self, shape: Iterable[int], layer: str) -> None:
         """Raise LayerError if a tensor of this shape, batch axis first, cannot be read in this layout."""

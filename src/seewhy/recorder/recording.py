@@ -1,19 +1,23 @@
-"""What a recorder hands to the methods: plain arrays, whatever the model and its framework were."""
+"""What a recorder hands to the methods: plain arrays, and ways to ask the model again, whatever model and framework it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from enum import Flag, auto
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from seewhy.errors import MethodError
-from seewhy.recorder.table import LayerRow
-from seewhy.targets import Question
+from seewhy.recorder.biases import BiasShare
+from seewhy.recorder.cost import Cost, Spent
+from seewhy.recorder.variants import Derived, Scores, Variants
+
+if TYPE_CHECKING:
+    from seewhy.recorder.recordings import Recordings
 
 
 class Needs(Flag):
@@ -25,34 +29,49 @@ class Needs(Flag):
     """The layer's output."""
     GRADIENTS = auto()
     """The layer's output, and the derivative of the score by it."""
+    CURVATURE = auto()
+    """The layer's output, the derivative of the score by it, and its second derivative along the output."""
     HEAD = auto()
     """The weights of the linear layer that follows global average pooling of the layer's output."""
+    REPLAY = auto()
+    """The layer's output, and the score for edited outputs of the layer."""
+    SCORE = auto()
+    """The score for other inputs: all that a black box can answer."""
+    INPUT_GRADIENTS = auto()
+    """The derivative of the score by the input, here and at other inputs."""
+    BIASES = auto()
+    """The derivative of the score by every bias."""
+    MODULE = auto()
+    """The model itself, for methods of other libraries."""
+
+    @property
+    def layer(self) -> bool:
+        """Whether a layer is looked at."""
+        return bool(self & (Needs.ACTIVATIONS | Needs.GRADIENTS | Needs.CURVATURE | Needs.HEAD | Needs.REPLAY))
+
+    @property
+    def gradients(self) -> bool:
+        """Whether the score must be differentiated by a layer's output."""
+        return bool(self & (Needs.GRADIENTS | Needs.CURVATURE))
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What was spent: runs of the model forwards and backwards (a batch counts as one), and seconds."""
+@runtime_checkable
+class Perturbation(Protocol):
+    """From one sample to the variants of it that are run. Hashable, so that those who ask for the same one share its runs."""
 
-    forwards: int = 0
-    backwards: int = 0
-    seconds: float = 0.0
+    def __hash__(self) -> int: ...
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.forwards + other.forwards, self.backwards + other.backwards, round(self.seconds + other.seconds, 6)
-        )
-
-    def __str__(self) -> str:
-        """Return, say, "1 forward, 1 backward, 0.06 s"."""
-        plural = ("" if self.forwards == 1 else "s", "" if self.backwards == 1 else "s")
-        return f"{self.forwards} forward{plural[0]}, {self.backwards} backward{plural[1]}, {self.seconds:.2f} s"
+    def __call__(self, sample: Recording) -> Variants:
+        """Return the variants of one sample, given as a recording of a batch of one."""
 
 
 @runtime_checkable
 class Variation(Protocol):
-    """A way to vary the input: hashable, so that methods and layers that ask for the same one share its runs."""
+    """A way to vary the input of a whole batch: hashable, so that methods and layers that ask for the same one share it."""
 
     def __hash__(self) -> int: ...
+
+    def __len__(self) -> int: ...
 
     def __call__(
         self, images: Float[Tensor, "batch channel *space"], generator: torch.Generator
@@ -60,114 +79,180 @@ class Variation(Protocol):
         """Yield the varied inputs. What is drawn at random must be the same for every sample of the batch."""
 
 
-@dataclass(frozen=True, eq=False)
 class Recording:
-    """What one layer did about one question, for a batch. All float32, on the model's device.
+    """What one layer did about one question, for a batch. All float32, on the model's device. Nothing in it may be changed.
 
     Attributes:
-        images: `(batch, channel, *space)`, the model's input.
-        scores: `(batch,)`, the number that is explained.
         generator: for a method's own random draws; seeded anew for every recording.
-        varied: run the model again on varied inputs; returns one Recording a variant.
+        evidence: what the method told about its map, `(batch,)` each, by name.
+        cost: what the method spent on one image, beyond the recording.
+        cut_short: (runs made, runs planned) where a budget ended the work early.
     """
 
-    images: Float[Tensor, "batch image_channel *space"]
-    scores: Float[Tensor, " batch"]
-    generator: torch.Generator
-    varied: Callable[[Variation], list[Recording]]
-    _recorded: Mapping[Needs, Tensor]
+    def __init__(
+        self, of: Recordings, layer: str, question: int, group: tuple[int, ...], only: int | None = None
+    ) -> None:
+        self._of = of
+        self._layer = layer
+        self._question = question
+        self._group = group
+        self._only = only
+        self.generator = torch.Generator().manual_seed(of.conditions.seed)
+        self.evidence: dict[str, Tensor] = {}
+        self.cost = Cost()
+        self.cut_short: tuple[int, int] | None = None
+
+    @property
+    def images(self) -> Float[Tensor, "batch image_channel *space"]:
+        """The model's input `(batch, channel, *space)`."""
+        return self._mine(self._of.images.float())
+
+    @property
+    def scores(self) -> Float[Tensor, " batch"]:
+        """The number that is explained, `(batch,)`."""
+        return self._mine(self._of.scores[self._question])
 
     @property
     def activations(self) -> Float[Tensor, "batch channel *grid"]:
         """The layer's output `(batch, channel, *grid)`, channels first, 1 to 3 spatial axes."""
-        return self._get(Needs.ACTIVATIONS)
+        return self._get(Needs.ACTIVATIONS, self._of.activations.get(self._layer))
 
     @property
     def gradients(self) -> Float[Tensor, "batch channel *grid"]:
         """The derivative of each sample's score by its activations, of the same shape."""
-        return self._get(Needs.GRADIENTS)
+        return self._get(Needs.GRADIENTS, self._of.gradients.get((self._question, self._layer)))
+
+    @property
+    def curvature(self) -> Float[Tensor, "batch channel *grid"]:
+        """The score's second derivative by the activations, times the activations: of the same shape."""
+        return self._get(Needs.CURVATURE, self._of.curvatures.get((self._question, self._layer)))
 
     @property
     def head(self) -> Float[Tensor, "batch channel"]:
         """The linear weights `(batch, channel)` between the layer's spatial mean and the score."""
-        return self._get(Needs.HEAD)
+        return self._get(Needs.HEAD, self._of.heads.get((self._question, self._layer)))
 
-    def _get(self, need: Needs) -> Tensor:
-        if need not in self._recorded:
+    def baseline(self, kind: Any) -> Float[Tensor, "batch image_channel *space"]:
+        """Return inputs that stand for "nothing there", of the images' shape.
+
+        Args:
+            kind: "black", "white", "mean", "blur", "noise", "dataset", a number, a picture, or a tensor in the model's units.
+
+        Raises:
+            ImageError: another word, or a picture that does not fit.
+        """
+        generator = torch.Generator().manual_seed(self._of.conditions.seed)
+        return self._of.conditions.baselines(kind, self.images, generator).to(self.images)
+
+    def score(self, perturbation: Perturbation) -> Scores:
+        """Return the scores of variants of the input."""
+        return self._shared(("score", perturbation, self._layer), perturbation, self._of.engine.score)
+
+    def replay(self, perturbation: Perturbation) -> Scores:
+        """Return the scores for edited activations of the layer; what lies before the layer is run once."""
+        row, call = self._of.row(self._layer), self._of.calls[self._layer]
+        run = lambda variants, questions: self._of.engine.replay(row, call, variants, questions)  # noqa: E731
+        return self._shared(("replay", perturbation, self._layer), perturbation, run)
+
+    def derive(self, perturbation: Perturbation, take: Callable[[Derived], None], *, rule: str | None = None) -> None:
+        """Hand the score's derivatives by variants of the input to `take`, chunk after chunk, which must not keep them.
+
+        Args:
+            perturbation: the variants.
+            take: called for every sample and chunk.
+            rule: "guided" or "deconvnet": what stands for the derivative of ReLU.
+
+        Raises:
+            MethodError: a rule was given, and the model has no ReLU.
+        """
+        variants = self._variants(perturbation)
+        self._account(self._of.engine.derive(variants, self._own_question(), take, rule))
+
+    def biases(self) -> list[BiasShare]:
+        """Return what every bias of the model contributes to the score, to first order, place by place."""
+        shares, spent = self._of.engine.biases(self._own_question())
+        self._account(spent)
+        return shares
+
+    def varied(self, variation: Variation) -> Iterator[Recording]:
+        """Run the model on varied inputs; yield recordings of several variants each, `variant * batch + sample` by row."""
+        for chunk in self._of.varied(variation, self._group):
+            part = chunk.at(self._layer, self._group.index(self._question))
+            yield part
+            self.pay(chunk.spent(len(self._of.images)) + part.cost)
+            self.cut_short = self.cut_short or part.cut_short
+
+    def module(self, row: int) -> AbstractContextManager[nn.Module]:
+        """Hold the model as a module from images `(number, channel, *space)` to sample `row`'s scores `(number,)`."""
+        return self._of.engine.module(self._own_question()[row])
+
+    def report(self, name: str, values: Float[Tensor, " batch"]) -> None:
+        """Tell a number about each sample's map, such as how far it is from complete."""
+        self.evidence[name] = values.detach().float().cpu()
+
+    def pay(self, cost: Cost) -> None:
+        """Tell what was spent on one image by a method that runs the model by itself."""
+        self.cost = self.cost + cost
+
+    @property
+    def seed(self) -> int:
+        """The seed of every random draw."""
+        return self._of.conditions.seed
+
+    @property
+    def place(self) -> int:
+        """Which sample of the batch this is the recording of, where it is of one."""
+        return self._only or 0
+
+    def affordable(self, steps: int) -> int:
+        """Return how many of a method's steps, each a run forwards and backwards, the budget allows, at least 1.
+
+        For methods whose every step depends on the one before, so that nothing can be left out later.
+        """
+        budget = self._of.conditions.budget
+        one = 4 * self._of.cost.seconds / len(self._of.images)
+        allowed = max(1, min(budget.capped(steps), int(min(budget.limit / max(one, 1e-9), steps))))
+        if allowed < steps:
+            self.cut_short = (allowed, steps)
+        return allowed
+
+    def _variants(self, perturbation: Perturbation) -> list[Variants]:
+        return [perturbation(self.row(row)) for row in range(len(self.images))]
+
+    def row(self, row: int) -> Recording:
+        """Return the recording of one sample, as a batch of one."""
+        return Recording(self._of, self._layer, self._question, self._group, row)
+
+    def _own_question(self) -> tuple[Any, ...]:
+        return self._of.questions[self._question]
+
+    def _shared(
+        self,
+        key: tuple[Any, ...],
+        perturbation: Perturbation,
+        run: Callable[[Sequence[Variants], Sequence[Any]], tuple[list[Scores], Spent]],
+    ) -> Scores:
+        """Return the scores for this question; those for its whole group are computed together, once."""
+        memo, key = self._of.memo, (*key, self._group)
+        if key not in memo:
+            memo[key] = run(self._variants(perturbation), [self._of.questions[number] for number in self._group])
+        scores, spent = memo[key]
+        self._account(spent)
+        mine: Scores = scores[self._group.index(self._question)]
+        device = self.images.device
+        return Scores(mine.values.to(device), mine.known.to(device))
+
+    def _account(self, spent: Spent) -> None:
+        self.pay(spent.cost)
+        if spent.done < spent.planned:
+            self.cut_short = (spent.done, spent.planned)
+
+    def _mine(self, values: Tensor) -> Tensor:
+        return values if self._only is None else values[self._only : self._only + 1]
+
+    def _get(self, need: Needs, values: Tensor | None) -> Tensor:
+        if values is None:
             raise MethodError(
                 f"The method reads {need.name}, which was not recorded: declare needs=Needs.{need.name} for it."
             )
-        return self._recorded[need]
-
-
-@dataclass(eq=False)
-class Recordings:
-    """Everything one run of the model gave: several layers and several questions about one batch.
-
-    Attributes:
-        images: `(batch, channel, *space)`.
-        outputs: `(batch, *output)`, the model's scores.
-        layers: what was recorded, in the order asked for.
-        questions: what was asked; each has one target a sample.
-        activations: layer name -> `(batch, channel, *grid)`.
-        scores: one `(batch,)` a question.
-        gradients: (question number, layer name) -> `(batch, channel, *grid)`.
-        heads: (question number, layer name) -> `(batch, channel)`.
-        cost: what it took so far, variations included.
-        seed: for every random draw.
-        calls: how often each layer ran; the last time is what was recorded.
-        again: record the same layers and the given questions for other inputs.
-    """
-
-    images: Tensor
-    outputs: Tensor
-    layers: tuple[LayerRow, ...]
-    questions: tuple[Question, ...]
-    activations: dict[str, Tensor]
-    scores: list[Tensor]
-    gradients: dict[tuple[int, str], Tensor]
-    heads: dict[tuple[int, str], Tensor]
-    cost: Cost
-    seed: int
-    calls: Mapping[str, int]
-    again: Callable[[Tensor, tuple[Question, ...]], Recordings]
-    _variants: dict[tuple[Variation, tuple[int, ...]], list[Recordings]] = field(default_factory=dict)
-
-    def at(self, layer: str, question: int, together: tuple[int, ...] | None = None) -> Recording:
-        """Return what a method sees: one layer, one question.
-
-        Args:
-            layer: a recorded layer's name.
-            question: the question's number.
-            together: all the questions that the method will be asked; if it varies the input, they share its runs.
-        """
-        group = together or (question,)
-        parts = {
-            Needs.ACTIVATIONS: self.activations.get(layer),
-            Needs.GRADIENTS: self.gradients.get((question, layer)),
-            Needs.HEAD: self.heads.get((question, layer)),
-        }
-        return Recording(
-            images=self.images.float(),
-            scores=self.scores[question],
-            generator=self._generator(),
-            varied=lambda variation: [each.at(layer, group.index(question)) for each in self._varied(variation, group)],
-            _recorded={need: values for need, values in parts.items() if values is not None},
-        )
-
-    def has_head(self, layer: str, question: int) -> bool:
-        """Return whether the score is linear in the spatial mean of this layer, so that its weights are known."""
-        return (question, layer) in self.heads
-
-    def _varied(self, variation: Variation, group: tuple[int, ...]) -> list[Recordings]:
-        """Return a recording of the same layers for each varied input; run once, kept for other layers and methods."""
-        key = (variation, group)
-        if key not in self._variants:
-            asked = tuple(self.questions[number] for number in group)
-            variants = [self.again(images, asked) for images in variation(self.images, self._generator())]
-            self._variants[key] = variants
-            self.cost = sum((each.cost for each in variants), self.cost)
-        return self._variants[key]
-
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
+        return self._mine(values)

@@ -22,6 +22,7 @@ class Tape:
     Attributes:
         gradients: whether what is kept begins (or continues) a graph.
         insist: switch the graph on again before every module, against a `no_grad` in the model's own code.
+        begun: whether the graph has begun already, at the input.
         note: called with each layer's name and output instead of keeping it.
         forwards: how often the model was run.
         calls: how often each layer ran in the last run.
@@ -29,6 +30,7 @@ class Tape:
 
     gradients: bool
     insist: bool = False
+    begun: bool = False
     note: Callable[[str, Tensor], None] | None = None
     forwards: int = 0
 
@@ -64,7 +66,7 @@ class Tape:
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hear(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            found = _first_tensor(output)
+            found = first_tensor(output)
             if found is None or threading.get_ident() != self._thread:
                 return None  # another thread runs the same model for its own ends
             if self.note is not None:
@@ -78,22 +80,22 @@ class Tape:
             torch.set_grad_enabled(True)
             kept = found if found.requires_grad else found.detach().requires_grad_()
             self._kept[name] = kept
-            return _with_first_tensor(output, kept.clone())
+            return with_first_tensor(output, kept.clone())
 
         return hear
 
     def _switch_on(self, _module: nn.Module, _inputs: Any) -> None:
-        if self._kept and threading.get_ident() == self._thread:
+        if (self._kept or self.begun) and threading.get_ident() == self._thread:
             torch.set_grad_enabled(True)
 
 
-def _first_tensor(output: Any) -> Tensor | None:
+def first_tensor(output: Any) -> Tensor | None:
     """Return a module's output, or the first of several, if it is a floating tensor."""
     first = output[0] if isinstance(output, tuple | list) and output else output
     return first if isinstance(first, Tensor) and first.is_floating_point() and first.ndim > 0 else None
 
 
-def _with_first_tensor(output: Any, tensor: Tensor) -> Any:
+def with_first_tensor(output: Any, tensor: Tensor) -> Any:
     """Return the output with its first tensor replaced, of the same type."""
     if isinstance(output, Tensor):
         return tensor

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seewhy.errors import RenderError, did_you_mean
-from seewhy.explanation import View
+from seewhy.reading import View
 
 DEFAULTS: dict[View, str] = {"positive": "inferno", "signed": "RdBu_r"}
 

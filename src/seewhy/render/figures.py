@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from seewhy.errors import RenderError
-from seewhy.explanation import Explanation, Scaling, View
+from seewhy.explanation import Explanation
+from seewhy.reading import Scaling, View
 from seewhy.render.colour import colormap_name
 from seewhy.render.overlay import caption, overlay, scale_words
 

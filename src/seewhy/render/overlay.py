@@ -12,7 +12,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from seewhy.errors import RenderError
-from seewhy.explanation import Explanation, Scaling, View
+from seewhy.explanation import Explanation
+from seewhy.reading import Scaling, View
 from seewhy.render.colour import colormap_name, colours
 
 _UNSEEN_DIM = 0.45

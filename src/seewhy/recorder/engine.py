@@ -1,0 +1,231 @@
+"""Many runs of one model for one batch: chunked, within memory and budget, shared by questions, with the progress told.
+
+Everything here goes through a :class:`Backend`, so it is the same for every framework; a backend that can only run forwards
+(a black box) still allows :meth:`Engine.score`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.recorder.biases import BiasShare, merged
+from seewhy.recorder.conditions import Conditions
+from seewhy.recorder.cost import Cost, Spent
+from seewhy.recorder.memory import first_chunk
+from seewhy.recorder.table import LayerRow
+from seewhy.recorder.variants import Derived, Part, Scores, Variants, in_chunks, interleaved, parts
+from seewhy.targets import Question, Target
+
+Score = Callable[[Tensor], Tensor]
+"""From outputs `(number, *output)` to the scores `(number,)` that are explained."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What one framework's recorder offers for repeated runs; all of it only while it is held."""
+
+    def holding(self, seed: int) -> AbstractContextManager[Any]:
+        """Borrow the model for several runs."""
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Return `(number, *output)`."""
+
+    def derivatives(self, images: Tensor, score: Score, rule: str | None) -> tuple[Tensor, Tensor]:
+        """Return the scores `(number,)` and their derivatives `(number, channel, *space)` by the images."""
+
+    def bias_shares(self, images: Tensor, score: Score) -> list[BiasShare]:
+        """Return what every bias contributes to the scores of these images."""
+
+    def module(self, target: Target, seed: int) -> AbstractContextManager[nn.Module]:
+        """Hold the model as a module from images to one target's scores."""
+
+    def replayer(self, image: Tensor, layer: LayerRow, call: int) -> Replayer:
+        """Return the model's tail behind a layer, for one image `(1, channel, *space)`."""
+
+
+@runtime_checkable
+class Replayer(Protocol):
+    """A model's tail."""
+
+    def chunk(self, activations: Tensor) -> int:
+        """Return how many copies of activations `(channel, *grid)` to run at once."""
+
+    def __call__(self, activations: Tensor) -> Tensor:
+        """Return the outputs `(number, *output)` for activations `(number, channel, *grid)` of the layer."""
+
+
+class Engine:
+    """Runs variants of a batch's inputs.
+
+    Args:
+        backend: the model.
+        images: `(batch, channel, *space)`.
+        conditions: seed, budget, progress.
+    """
+
+    def __init__(self, backend: Backend, images: Tensor, conditions: Conditions) -> None:
+        self._backend = backend
+        self._images = images
+        self._conditions = conditions
+
+    def score(self, variants: Sequence[Variants], questions: Sequence[Question]) -> tuple[list[Scores], Spent]:
+        """Return each question's scores of all variants of each sample, and what one sample cost."""
+        found = _Tally(variants, questions)
+
+        def run(chunk: Sequence[Part]) -> None:
+            outputs = self._backend.outputs(_made(variants, chunk))
+            found.add(chunk, outputs, questions)
+
+        size = first_chunk(self._images[0], backward=False)
+        done, seconds = self._each([each.count for each in variants], size, run)
+        return found.scores(), Spent(Cost(forwards=done, seconds=seconds), done, _most(variants))
+
+    def replay(
+        self, layer: LayerRow, call: int, variants: Sequence[Variants], questions: Sequence[Question]
+    ) -> tuple[list[Scores], Spent]:
+        """Return each question's scores of the model's tail on edited activations of a layer.
+
+        Args:
+            layer: whose output is replaced.
+            call: which of its runs in one forward, 1 the first.
+            variants: edited activations, one Variants a sample.
+            questions: as in :meth:`score`.
+        """
+        found = _Tally(variants, questions)
+        done, seconds = 0, 0.0
+        for row, own in enumerate(variants):
+            if own.count == 0:
+                continue
+            with self._backend.holding(self._conditions.seed):
+                tail = self._backend.replayer(self._images[row : row + 1], layer, call)
+                size = tail.chunk(own.make(range(1))[0])
+
+            def run(chunk: Sequence[Part], row: int = row, tail: Replayer = tail) -> None:
+                for _, numbers in chunk:
+                    outputs = tail(variants[row].make(numbers))
+                    found.add([(row, numbers)], outputs, questions)
+
+            counts = [own.count if other == row else 0 for other in range(len(variants))]
+            spent = self._each(counts, size, run)
+            done, seconds = max(done, spent[0]), seconds + spent[1]
+        return found.scores(), Spent(Cost(replays=done, seconds=seconds), done, _most(variants))
+
+    def derive(
+        self, variants: Sequence[Variants], question: Question, take: Callable[[Derived], None], rule: str | None
+    ) -> Spent:
+        """Hand every sample's derivatives at its variants to `take`, a chunk at a time, and return what one sample cost.
+
+        Args:
+            variants: one Variants a sample.
+            question: what is differentiated.
+            take: must not keep the gradients.
+            rule: "guided" or "deconvnet" instead of ReLU's own derivative.
+        """
+
+        def run(chunk: Sequence[Part]) -> None:
+            targets = [question[row] for row, numbers in chunk for _ in numbers]
+            images = _made(variants, chunk)
+            scores, gradients = self._backend.derivatives(images, lambda outputs: asked(targets, outputs), rule)
+            at = 0
+            for row, numbers in chunk:
+                part = slice(at, at + len(numbers))
+                places = torch.arange(numbers.start, numbers.stop, device=gradients.device)
+                take(Derived(row, places, scores[part], gradients[part]))
+                at = part.stop
+
+        size = first_chunk(self._images[0], backward=True)
+        done, seconds = self._each([each.count for each in variants], size, run)
+        return Spent(Cost(done, done, seconds), done, _most(variants))
+
+    def biases(self, question: Question) -> tuple[list[BiasShare], Spent]:
+        """Return what every bias contributes to each sample's score, and what one sample cost."""
+
+        def run(chunk: range) -> list[BiasShare]:
+            rows = slice(chunk.start, chunk.stop)
+            return self._backend.bias_shares(self._images[rows], lambda outputs: asked(question[rows], outputs))
+
+        begin, batch = time.perf_counter(), len(self._images)
+        with self._backend.holding(self._conditions.seed):
+            found = [shares for _, shares in in_chunks(batch, first_chunk(self._images[0], backward=True), run)]
+        return merged(found), Spent(Cost(1, 1, (time.perf_counter() - begin) / batch))
+
+    def module(self, target: Target) -> AbstractContextManager[nn.Module]:
+        """Hold the model as a module from images to one target's scores."""
+        return self._backend.module(target, self._conditions.seed)
+
+    def _each(self, counts: Sequence[int], size: int, run: Callable[[Sequence[Part]], None]) -> tuple[int, float]:
+        """Run everything in chunks within the budget; return the most runs of any sample, and seconds a sample."""
+        budget, watch = self._conditions.budget, self._conditions.watch
+        pairs = interleaved([budget.capped(count) for count in counts], size)
+        begin = time.perf_counter()
+        limit = begin + budget.limit * max(1, sum(count > 0 for count in counts))
+        done = 0
+        if watch is not None:
+            watch(0, len(pairs))
+        with self._backend.holding(self._conditions.seed):
+            for chunk, _ in in_chunks(len(pairs), size, lambda chunk: run(parts(pairs[chunk.start : chunk.stop]))):
+                done = chunk.stop
+                if watch is not None:
+                    watch(done, len(pairs))
+                if time.perf_counter() > limit:
+                    break
+        if watch is not None:
+            watch(len(pairs), len(pairs))
+        most = max((sum(row == other for other, _ in pairs[:done]) for row in range(len(counts))), default=0)
+        return most, (time.perf_counter() - begin) / max(1, len(counts))
+
+
+class _Tally:
+    """Collects the scores of all questions, in whatever order they come."""
+
+    def __init__(self, variants: Sequence[Variants], questions: Sequence[Question]) -> None:
+        self._variants = variants
+        self._values = [[torch.zeros(each.count) for each in variants] for _ in questions]
+        self._known = [torch.zeros(each.count, dtype=torch.bool) for each in variants]
+
+    def add(self, chunk: Sequence[Part], outputs: Tensor, questions: Sequence[Question]) -> None:
+        """Take in the outputs of a chunk."""
+        for number, question in enumerate(questions):
+            scores = asked([question[row] for row, places in chunk for _ in places], outputs).float().cpu()
+            at = 0
+            for row, places in chunk:
+                self._values[number][row][places.start : places.stop] = scores[at : at + len(places)]
+                at += len(places)
+        for row, places in chunk:
+            self._known[row][places.start : places.stop] = True
+
+    def scores(self) -> list[Scores]:
+        """Return each question's scores, results in their own order, padded to one length."""
+        index = [each.results for each in self._variants]
+        width = max((len(each) for each in index), default=0)
+        known = torch.zeros(len(index), width, dtype=torch.bool)
+        for row, each in enumerate(index):
+            known[row, : len(each)] = self._known[row][each]
+        found = []
+        for own in self._values:
+            values = torch.zeros(len(index), width)
+            for row, each in enumerate(index):
+                values[row, : len(each)] = own[row][each]
+            found.append(Scores(values, known))
+        return found
+
+
+def asked(targets: Sequence[Target], outputs: Tensor) -> Tensor:
+    """Return each sample's score `(number,)` by its own target."""
+    return torch.stack([target(outputs[row]) for row, target in enumerate(targets)])
+
+
+def _most(variants: Sequence[Variants]) -> int:
+    return max((each.count for each in variants), default=0)
+
+
+def _made(variants: Sequence[Variants], chunk: Sequence[Part]) -> Tensor:
+    """Return a chunk's inputs `(number, channel, *space)`."""
+    made = [variants[row].make(numbers) for row, numbers in chunk]
+    return made[0] if len(made) == 1 else torch.cat(made)

@@ -1,0 +1,124 @@
+"""Everything one run of the model gave, and what was asked of it since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seewhy.recorder.conditions import Conditions
+from seewhy.recorder.cost import Cost
+from seewhy.recorder.engine import Engine
+from seewhy.recorder.memory import first_chunk
+from seewhy.recorder.recording import Recording, Variation
+from seewhy.recorder.table import LayerRow
+from seewhy.recorder.variants import in_chunks
+from seewhy.targets import Question
+
+KEPT_BYTES = 256 << 20
+"""Recordings of varied inputs up to this size are kept for other layers and methods."""
+
+Again = Callable[[Tensor, tuple[Question, ...], Conditions], "Recordings"]
+
+
+@dataclass(eq=False)
+class Recordings:
+    """Several layers and several questions about one batch.
+
+    Attributes:
+        images: `(batch, channel, *space)`.
+        outputs: `(batch, *output)`, the model's scores.
+        layers: what was recorded, in the order asked for.
+        questions: what was asked; each has one target a sample.
+        activations: layer name -> `(batch, channel, *grid)`.
+        scores: one `(batch,)` a question.
+        gradients: (question number, layer name) -> `(batch, channel, *grid)`.
+        curvatures: the same for the second derivative times the activations.
+        heads: (question number, layer name) -> `(batch, channel)`.
+        cost: what the run took, all samples together.
+        conditions: for this and all further runs.
+        calls: how often each layer ran; the last time is what was recorded.
+        engine: further runs.
+        again: record the same layers and the given questions for other inputs.
+        memo: what was scored, by what was asked.
+    """
+
+    images: Tensor
+    outputs: Tensor
+    layers: tuple[LayerRow, ...]
+    questions: tuple[Question, ...]
+    activations: dict[str, Tensor]
+    scores: list[Tensor]
+    gradients: dict[tuple[int, str], Tensor]
+    curvatures: dict[tuple[int, str], Tensor]
+    heads: dict[tuple[int, str], Tensor]
+    cost: Cost
+    conditions: Conditions
+    calls: Mapping[str, int]
+    engine: Engine
+    again: Again
+    memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    def at(self, layer: str, question: int, together: tuple[int, ...] | None = None) -> Recording:
+        """Return what a method sees: one layer, one question.
+
+        Args:
+            layer: a recorded layer's name.
+            question: the question's number.
+            together: all the questions that the method will be asked; if it runs the model again, they share the runs.
+        """
+        group = together or tuple(range(len(self.questions)))
+        return Recording(self, layer, question, group)
+
+    def row(self, layer: str) -> LayerRow:
+        """Return a recorded layer's row."""
+        return next(row for row in self.layers if row.name == layer)
+
+    def has_head(self, layer: str, question: int) -> bool:
+        """Return whether the score is linear in the spatial mean of this layer, so that its weights are known."""
+        return (question, layer) in self.heads
+
+    def spent(self, samples: int) -> Cost:
+        """Return what one of `samples` images spent on these varied recordings of them."""
+        variants = len(self.images) // samples
+        return Cost(self.cost.forwards * variants, self.cost.backwards * variants, self.cost.seconds / samples)
+
+    def varied(self, variation: Variation, group: tuple[int, ...]) -> Iterator[Recordings]:
+        """Yield recordings of varied inputs, several variants each; kept for the next who asks, unless they are large."""
+        key = ("varied", variation, group)
+        if key in self.memo:
+            yield from self.memo[key]
+            return
+        kept: list[Recordings] = []
+        size = 0
+        for recordings in self._vary(variation, tuple(self.questions[number] for number in group)):
+            size += recordings.bytes
+            if size <= KEPT_BYTES:
+                kept.append(recordings)
+            yield recordings
+        if size <= KEPT_BYTES:
+            self.memo[key] = kept
+
+    @property
+    def bytes(self) -> int:
+        """The size of what is held."""
+        held = [self.images, *self.activations.values(), *self.gradients.values(), *self.curvatures.values()]
+        return sum(each.numel() * each.element_size() for each in held)
+
+    def _vary(self, variation: Variation, asked: tuple[Question, ...]) -> Iterator[Recordings]:
+        batch = len(self.images)
+        at_once = max(1, first_chunk(self.images[0], backward=bool(self.gradients)) // batch)
+        variants = variation(self.images, torch.Generator().manual_seed(self.conditions.seed))
+        shared = replace(self.conditions, budget=self.conditions.budget.shared(len(variation)))
+        while some := list(islice(variants, at_once)):
+
+            def run(chunk: range, some: list[Tensor] = some) -> Recordings:
+                images = torch.cat([some[number] for number in chunk])
+                return self.again(images, tuple(question * len(chunk) for question in asked), shared)
+
+            for _, recordings in in_chunks(len(some), len(some), run):
+                yield recordings

@@ -1,0 +1,134 @@
+"""Further runs of a torch model: forwards, derivatives by the input, and its tail on edited activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from seewhy.errors import LayerError, MethodError
+from seewhy.recorder.biases import BiasShare, BiasTap
+from seewhy.recorder.borrow import borrowed
+from seewhy.recorder.differentiate import derivatives
+from seewhy.recorder.engine import Score
+from seewhy.recorder.forward import Forward, despite_overwriting
+from seewhy.recorder.outputs import find_scores
+from seewhy.recorder.replay import TorchReplayer
+from seewhy.recorder.rules import refusal, relu_rule
+from seewhy.recorder.table import LayerRow
+from seewhy.recorder.tape import Tape
+from seewhy.targets import Target
+
+
+class TorchBackend:
+    """What the engine asks of a torch model; see :class:`seewhy.recorder.engine.Backend`."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def holding(self, seed: int) -> AbstractContextManager[None]:
+        """Borrow the model for several runs."""
+        return borrowed(self._forward.module, seed)
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Return `(number, *output)`."""
+        return self._forward.run(self._forward.placed(images), (), Tape(gradients=False)).detach()
+
+    def derivatives(self, images: Tensor, score: Score, rule: str | None) -> tuple[Tensor, Tensor]:
+        """Return the scores `(number,)` and their derivatives `(number, channel, *space)` by the images, float32.
+
+        Raises:
+            MethodError: a rule for ReLU was given, and the model has none.
+            LayerError: the model cannot be differentiated down to its input.
+        """
+        return despite_overwriting(lambda: self._derivatives(images, score, rule))
+
+    def _derivatives(self, images: Tensor, score: Score, rule: str | None) -> tuple[Tensor, Tensor]:
+        with _frozen(self._forward.module):
+            with relu_rule(rule) if rule else nullcontext() as tally:
+                leaf, outputs = self._connected(images)
+                with torch.enable_grad():
+                    scores = score(outputs)
+            if tally is not None and (why := refusal(tally, type(self._forward.module).__name__)):
+                raise MethodError(why)
+            [gradients] = derivatives(scores, [leaf])
+        if gradients is None:
+            raise LayerError(_NOT_DOWN_TO_INPUT)
+        return scores.detach().float(), gradients.float()
+
+    def bias_shares(self, images: Tensor, score: Score) -> list[BiasShare]:
+        """Return what every bias contributes to the scores of these images."""
+        tap = BiasTap(images.ndim - 2)
+        with _frozen(self._forward.module), tap.on(self._forward.module):
+            leaf, outputs = self._connected(images)
+            with torch.enable_grad():
+                total = score(outputs).float().sum()
+            # Not by `derivatives`, which may scale: the tap reads the derivatives on their way.
+            torch.autograd.grad(total, leaf, allow_unused=True)
+        return tap.shares
+
+    def replayer(self, image: Tensor, layer: LayerRow, call: int) -> TorchReplayer:
+        """Return the model's tail behind a layer, for one image `(1, channel, *space)`."""
+
+        def run(images: Tensor, samples: int) -> Tensor:
+            return self._forward.run(images, (), Tape(gradients=False), samples).detach()
+
+        return TorchReplayer(self._forward.module, run, self._forward.placed(image), layer, call)
+
+    @contextmanager
+    def module(self, target: Target, seed: int) -> Iterator[nn.Module]:
+        """Hold the model as a module from images to one target's scores, with gradients as the caller's code wants them."""
+        with self.holding(seed), torch.enable_grad():
+            yield Scorer(self._forward.module, target)
+
+    def _connected(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images as a leaf, and the outputs with a graph down to it, also against the model's own `no_grad`."""
+        leaf = self._forward.placed(images).detach().requires_grad_()
+        for insist in (False, True):
+            outputs = self._forward.run(leaf, (), Tape(gradients=False, insist=insist, begun=True))
+            if outputs.requires_grad:
+                return leaf, outputs
+        raise LayerError(_NOT_DOWN_TO_INPUT)
+
+
+class Scorer(nn.Module):
+    """A model and a target as one module: images `(number, channel, *space)` to scores `(number,)`."""
+
+    def __init__(self, model: nn.Module, target: Target) -> None:
+        super().__init__()
+        self.model = model
+        self.target = target
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return each image's score."""
+        outputs = find_scores(self.model(images), len(images))
+        return torch.stack([self.target(output) for output in outputs])
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Want no gradient of any parameter meanwhile: what only those would need is then not kept."""
+    wanted = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.is_leaf]
+    for parameter in wanted:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad = True
+
+
+def double_differentiable() -> AbstractContextManager[Any]:
+    """Run attention by its plain formula meanwhile: the fused kernels have no second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+_NOT_DOWN_TO_INPUT = (
+    "The score cannot be differentiated down to the model's input: the model detaches on the way (`.detach()`, `.data`, "
+    "rounding, numpy). Choose a method that needs no gradient of the input, such as grad-cam, occlusion or rise."
+)
