@@ -23,7 +23,7 @@ Map = Float[Tensor, " batch *grid"]
 @method(
     "eigen-cam",
     needs=Needs.GRADIENTS,
-    class_specific=True,
+    class_specific=False,  # but for the sign
     signed=True,
     source="Muhammad & Yeasin 2020, arXiv:2008.00299",
 )
@@ -78,14 +78,15 @@ def seg_eigen_cam(rec: Recording) -> Map:
 @method(
     "kpca-cam",
     needs=Needs.GRADIENTS,
-    class_specific=True,
+    class_specific=False,  # but for the sign
     signed=True,
     source="Karmani et al. 2024, arXiv:2410.00267",
 )
 def kpca_cam(rec: Recording, *, kernel: str = "sigmoid", gamma: float = 0.0) -> Map:
     """Eigen-CAM with a kernel: the first kernel principal component of all cells' activations.
 
-    With more than 4096 cells the component is that of 2048 evenly spaced ones, and all are projected on it.
+    The target decides nothing but the sign. With more than 4096 cells the component is that of 2048 evenly spaced ones, and all
+    are projected on it.
 
     Formula: map = s sqrt(lambda) v, where lambda and v are the largest eigenvalue of the centred kernel matrix H K H and its
     eigenvector, K_ij = kernel(a_i, a_j), a_i the cells' centred activations, and s = +1 or -1 as the correlation of the map with

@@ -84,7 +84,7 @@ def occlusion(rec: Recording, *, window: int = 0, stride: int = 0, baseline: Any
     lost = (rec.scores[:, None] - scores.values) * scores.known
     total, count = torch.zeros_like(rec.images[:, 0]), torch.zeros_like(rec.images[:, 0])
     for number, place in enumerate(places):
-        where: tuple[slice, ...] = (slice(None), *place)
+        where = (slice(None), *place)
         column = (-1, *(1,) * len(place))
         total[where] += lost[:, number].view(column)
         count[where] += scores.known[:, number].view(column)
@@ -120,7 +120,7 @@ class RandomMasks:
             shift = [int(torch.randint(cell, (), generator=generator)) for _ in space]
             large = resized(seen.to(device)[None, None], tuple(cells * cell for cells in grid))
             corner = tuple(slice(at, at + length) for at, length in zip(shift, space, strict=True))
-            found.append(large[(0, slice(None), *corner)])
+            found.append(large[0][(slice(None), *corner)])
         return torch.stack(found)
 
     def __call__(self, sample: Recording) -> Variants:

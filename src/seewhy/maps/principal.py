@@ -217,7 +217,7 @@ def _times(
 
 def _as_map(projected: Float[Tensor, "batch cell"], values: Values) -> Map:
     """Return one number a cell as a map like the values; NaN where the values were not finite."""
-    component = projected.to(values.device, torch.float32).view(len(values), *values.shape[2:])
+    component = projected.float().to(values.device).view(len(values), *values.shape[2:])
     finite = values.isfinite().flatten(1).all(1).view(-1, *(1,) * (component.ndim - 1))
     return torch.where(finite, component, torch.nan)
 

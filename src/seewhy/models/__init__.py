@@ -26,7 +26,7 @@ def load(
     pretrained: bool = True,
     num_classes: int | None = None,
 ) -> LoadedModel:
-    """Load a model by name.
+    """Load a model by name, in evaluation mode.
 
     Args:
         name: "efficientnet_lite0" (built in), a timm or torchvision name ("resnet18", "timm:resnet18",
@@ -43,6 +43,7 @@ def load(
         raise ModelError(f"num_classes={num_classes} must not be negative.")
     source, request = resolve(name, pretrained=pretrained and weights is None, num_classes=num_classes)
     loaded = source.build(request)
+    loaded.module.eval()
     if weights is None:
         return loaded
     state = read_state(weights)
@@ -50,6 +51,7 @@ def load(
     if classes is not None and classes != num_classes:
         _, request = resolve(name, pretrained=False, num_classes=classes)
         loaded = source.build(request)
+        loaded.module.eval()
     load_state(loaded.module, state, os.path.basename(weights))  # noqa: PTH119 - weights may be any path-like
     named = loaded.labels is not None and (classes is None or len(loaded.labels) == classes)
     return loaded.with_(labels=loaded.labels if named else None)

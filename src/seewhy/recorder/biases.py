@@ -2,7 +2,8 @@
 
 For a network of linear layers and ReLUs the score is exactly input times gradient plus, over all layers, bias times the
 derivative by the layer's output (Srinivas & Fleuret 2019, arXiv:1905.00780). A normalisation layer in evaluation mode adds a
-bias too: its shift minus its scaled running mean.
+bias too: its shift minus its scaled running mean; and so does an activation function that is not made of straight lines through
+zero, such as ReLU6 where it is full.
 """
 
 from __future__ import annotations
@@ -21,6 +22,19 @@ from seewhy.recorder.tape import first_tensor, with_first_tensor
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 _NORMALISATIONS = (nn.modules.batchnorm._BatchNorm,)
+_CURVED = (
+    nn.ReLU6,
+    nn.Hardtanh,
+    nn.SiLU,
+    nn.GELU,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.ELU,
+    nn.Softplus,
+    nn.Mish,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,43 +58,102 @@ class BiasShare:
 
 
 class BiasTap:
-    """Listens to every layer that has a bias, and to the derivative by its output; only sums over channels are kept."""
+    """Listens to every layer that has a bias, and to the derivative by what it gives; only sums over channels are kept."""
 
     def __init__(self, axes: int) -> None:
         self.shares: list[BiasShare] = []
         self._axes = axes
         self._thread = threading.get_ident()
+        self._inputs: dict[str, Tensor] = {}
 
     @contextmanager
     def on(self, root: nn.Module) -> Iterator[None]:
         """Listen during a forward and the backward after it; the hooks are gone afterwards."""
         with ExitStack() as stack:
             for name, module in root.named_modules():
+                if isinstance(module, _CURVED):
+                    stack.callback(module.register_forward_pre_hook(self._keep(name)).remove)
+                    stack.callback(module.register_forward_hook(self._hear_curved(name)).remove)
                 bias = effective_bias(module)
-                if bias is not None and bool((bias != 0).any()):
-                    hook = self._hear(name, bias, last=isinstance(module, nn.Linear | nn.LayerNorm))
-                    stack.callback(module.register_forward_hook(hook).remove)
+                if bias is None or not bool((bias != 0).any()):
+                    continue
+                last = isinstance(module, nn.Linear | nn.LayerNorm)
+                inner = next(module.children(), None)
+                if inner is None:
+                    handle = module.register_forward_hook(self._hear(name, bias, last=last))
+                else:  # timm's normalisation layers end in their own activation: the bias is added before it
+                    handle = inner.register_forward_pre_hook(self._hear_input(name, bias, last=last))
+                stack.callback(handle.remove)
             yield
 
     def _hear(self, name: str, bias: Tensor, *, last: bool) -> Callable[[nn.Module, Any, Any], Any]:
         def listen(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            found = first_tensor(output)
-            if found is None or not found.requires_grad or threading.get_ident() != self._thread:
-                return None
-            heard = found.clone()  # a layer behind may work in place
-            heard.register_hook(lambda gradient: self._take(name, bias, gradient, last=last))  # type: ignore[no-untyped-call]
-            return with_first_tensor(output, heard)
+            found = self._mine(output)
+            return None if found is None else with_first_tensor(output, self._tapped(name, found, bias, last=last))
 
         return listen
 
+    def _hear_input(self, name: str, bias: Tensor, *, last: bool) -> Callable[[nn.Module, Any], Any]:
+        def listen(_module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+            found = self._mine(inputs)
+            return None if found is None else (self._tapped(name, found, bias, last=last), *inputs[1:])
+
+        return listen
+
+    def _keep(self, name: str) -> Callable[[nn.Module, Any], None]:
+        def keep(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if (found := self._mine(inputs)) is not None:
+                self._inputs[name] = found.detach().clone()
+
+        return keep
+
+    def _hear_curved(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def listen(module: nn.Module, _inputs: Any, output: Any) -> Any:
+            found = self._mine(output)
+            if found is None or name not in self._inputs:
+                return None
+            bias = _implicit_bias(module, self._inputs.pop(name))
+            return with_first_tensor(output, self._tapped(name, found, bias, last=False))
+
+        return listen
+
+    def _mine(self, given: Any) -> Tensor | None:
+        found = first_tensor(given)
+        return found if found is not None and found.requires_grad and threading.get_ident() == self._thread else None
+
+    def _tapped(self, name: str, values: Tensor, bias: Tensor, *, last: bool) -> Tensor:
+        """Return a copy (a layer behind may work in place) whose derivative is listened to."""
+        heard = values.clone()
+        heard.register_hook(lambda gradient: self._take(name, bias, gradient, last=last))  # type: ignore[no-untyped-call]
+        return heard
+
     def _take(self, name: str, bias: Tensor, gradient: Tensor, *, last: bool) -> None:
-        products = gradient.detach().float() if last else gradient.detach().float().movedim(1, -1)
-        products = products * bias
+        gradient = gradient.detach().float()
+        channel = -1 if last else 1
+        column = bias if bias.ndim > 1 or last else bias.view(-1, *(1,) * (gradient.ndim - 2))
+        products = gradient * column
         absolute = products.abs()
-        values = absolute.sum(-1) if products.ndim == self._axes + 2 else None
         flat = absolute.flatten(1)
-        low, high = flat.amin(1), flat.amax(1)
-        self.shares.append(BiasShare(name, values, low, high, len(bias), products.flatten(1).sum(1)))
+        self.shares.append(
+            BiasShare(
+                name=name,
+                values=absolute.sum(channel) if products.ndim == self._axes + 2 else None,
+                low=flat.amin(1),
+                high=flat.amax(1),
+                channels=products.shape[channel],
+                total=products.flatten(1).sum(1),
+            )
+        )
+
+
+def _implicit_bias(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Return what an activation function adds beyond its slope at the input: f(x) - f'(x) x, of the input's shape."""
+    with torch.enable_grad():
+        leaf = inputs.requires_grad_()
+        output = type(module).forward(module, leaf.clone())
+        [slope] = torch.autograd.grad(output.sum(), leaf)
+    bias: Tensor = output.detach() - slope * inputs.detach()
+    return bias.float()
 
 
 def effective_bias(module: nn.Module) -> Tensor | None:

@@ -29,6 +29,10 @@ class Cost:
             self.replays + other.replays,
         )
 
+    def times(self, count: int) -> Cost:
+        """Return the cost of so many."""
+        return Cost(self.forwards * count, self.backwards * count, self.seconds * count, self.replays * count)
+
     def __str__(self) -> str:
         """Return, say, "1 forward, 1 backward, 0.06 s"."""
         words = [_counted(self.forwards, "forward"), _counted(self.backwards, "backward")]

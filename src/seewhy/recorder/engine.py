@@ -74,6 +74,10 @@ class Engine:
         self._images = images
         self._conditions = conditions
 
+    def on(self, images: Tensor, conditions: Conditions) -> Engine:
+        """Return the same for other images."""
+        return Engine(self._backend, images, conditions)
+
     def score(self, variants: Sequence[Variants], questions: Sequence[Question]) -> tuple[list[Scores], Spent]:
         """Return each question's scores of all variants of each sample, and what one sample cost."""
         found = _Tally(variants, questions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -79,6 +80,14 @@ class Variation(Protocol):
         """Yield the varied inputs. What is drawn at random must be the same for every sample of the batch."""
 
 
+@dataclass(frozen=True)
+class _Itself:
+    """The input as it is."""
+
+    def __call__(self, sample: Recording) -> Variants:
+        return Variants(1, lambda _: sample.images)
+
+
 class Recording:
     """What one layer did about one question, for a batch. All float32, on the model's device. Nothing in it may be changed.
 
@@ -110,6 +119,8 @@ class Recording:
     @property
     def scores(self) -> Float[Tensor, " batch"]:
         """The number that is explained, `(batch,)`."""
+        if not self._of.scores:  # a variant of which only images are known
+            return self.score(_Itself()).values[:, 0]
         return self._mine(self._of.scores[self._question])
 
     @property
@@ -176,10 +187,11 @@ class Recording:
 
     def varied(self, variation: Variation) -> Iterator[Recording]:
         """Run the model on varied inputs; yield recordings of several variants each, `variant * batch + sample` by row."""
-        for chunk in self._of.varied(variation, self._group):
+        batch = len(self._of.images)
+        for chunk in self._of.varied(variation, self._group, layered=bool(self._layer)):
             part = chunk.at(self._layer, self._group.index(self._question))
             yield part
-            self.pay(chunk.spent(len(self._of.images)) + part.cost)
+            self.pay(chunk.spent(batch) + part.cost.times(len(chunk.images) // batch))
             self.cut_short = self.cut_short or part.cut_short
 
     def module(self, row: int) -> AbstractContextManager[nn.Module]:

@@ -83,19 +83,24 @@ class Recordings:
         return (question, layer) in self.heads
 
     def spent(self, samples: int) -> Cost:
-        """Return what one of `samples` images spent on these varied recordings of them."""
-        variants = len(self.images) // samples
-        return Cost(self.cost.forwards * variants, self.cost.backwards * variants, self.cost.seconds / samples)
+        """Return what one of `samples` images spent on the recording of these variants of them."""
+        return replace(self.cost, seconds=self.cost.seconds / len(self.images)).times(len(self.images) // samples)
 
-    def varied(self, variation: Variation, group: tuple[int, ...]) -> Iterator[Recordings]:
-        """Yield recordings of varied inputs, several variants each; kept for the next who asks, unless they are large."""
-        key = ("varied", variation, group)
+    def varied(self, variation: Variation, group: tuple[int, ...], *, layered: bool) -> Iterator[Recordings]:
+        """Yield recordings of varied inputs, several variants each; kept for the next who asks, unless they are large.
+
+        Args:
+            variation: how to vary them.
+            group: the questions' numbers.
+            layered: whether the layers are looked at; if not, nothing is run before it is asked for.
+        """
+        key = ("varied", variation, group, layered)
         if key in self.memo:
             yield from self.memo[key]
             return
         kept: list[Recordings] = []
         size = 0
-        for recordings in self._vary(variation, tuple(self.questions[number] for number in group)):
+        for recordings in self._vary(variation, tuple(self.questions[number] for number in group), layered=layered):
             size += recordings.bytes
             if size <= KEPT_BYTES:
                 kept.append(recordings)
@@ -103,13 +108,32 @@ class Recordings:
         if size <= KEPT_BYTES:
             self.memo[key] = kept
 
+    def _not_yet(self, images: Tensor, asked: tuple[Question, ...], conditions: Conditions) -> Recordings:
+        """Return recordings of no layer, whose scores are asked for when they are needed."""
+        return replace(
+            self,
+            images=images,
+            outputs=images.new_zeros(len(images), 0),
+            layers=(),
+            questions=asked,
+            activations={},
+            scores=[],
+            gradients={},
+            curvatures={},
+            heads={},
+            cost=Cost(),
+            conditions=conditions,
+            engine=self.engine.on(images, conditions),
+            memo={},
+        )
+
     @property
     def bytes(self) -> int:
         """The size of what is held."""
         held = [self.images, *self.activations.values(), *self.gradients.values(), *self.curvatures.values()]
         return sum(each.numel() * each.element_size() for each in held)
 
-    def _vary(self, variation: Variation, asked: tuple[Question, ...]) -> Iterator[Recordings]:
+    def _vary(self, variation: Variation, asked: tuple[Question, ...], *, layered: bool) -> Iterator[Recordings]:
         batch = len(self.images)
         at_once = max(1, first_chunk(self.images[0], backward=bool(self.gradients)) // batch)
         variants = variation(self.images, torch.Generator().manual_seed(self.conditions.seed))
@@ -118,7 +142,8 @@ class Recordings:
 
             def run(chunk: range, some: list[Tensor] = some) -> Recordings:
                 images = torch.cat([some[number] for number in chunk])
-                return self.again(images, tuple(question * len(chunk) for question in asked), shared)
+                record = self.again if layered else self._not_yet
+                return record(images, tuple(question * len(chunk) for question in asked), shared)
 
             for _, recordings in in_chunks(len(some), len(some), run):
                 yield recordings
