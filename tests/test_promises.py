@@ -12,10 +12,23 @@ import torch
 from torch import Tensor, nn
 
 import seewhy
+from seewhy.maps import find_method
+from seewhy.recorder import Needs
 from small_models import SmallNet, make_small_net
 
 EVERY = [entry.name for entry in seewhy.methods()]
 every_method = pytest.mark.parametrize("name", EVERY)
+FEW = {"samples": 3, "masks": 24, "steps": 4, "count": 6, "window": 8}
+"""Options that are costly, as little as the promises need."""
+
+
+def explain(model: object, image: Tensor, target: object = None, name: str = "grad-cam", *rest: object, **more: object):
+    """Explain cheaply: costly options take little values unless a test says otherwise."""
+    return seewhy.explain(model, image, target, name, *rest, **{**few(name), **more})
+
+
+def few(name: str) -> dict[str, int]:
+    return {option: FEW[option] for option in find_method(name).options if option in FEW}
 
 
 def snapshot(model: nn.Module) -> dict[str, object]:
@@ -57,7 +70,7 @@ def test_the_model_and_the_input_are_given_back_as_they_were(name: str, small_ne
     small_net.first.weight.requires_grad_(requires_grad=False)
     small_net.head.weight.grad = torch.ones_like(small_net.head.weight)
     given, before = batch.clone(), snapshot(small_net)
-    seewhy.explain(small_net, batch, method=name)
+    explain(small_net, batch, None, name)
     assert_same(before, snapshot(small_net))
     assert torch.equal(batch, given)
     assert not batch.requires_grad
@@ -87,7 +100,7 @@ def test_also_after_an_exception_inside_the_model(name: str, batch: Tensor) -> N
     model.calls_left = 0
     before = snapshot(model)
     with pytest.raises(seewhy.RecordingError, match=r"FailsLate raised ValueError.*\(1, 3, 24, 40\).*the model broke"):
-        ask(batch, method=name)
+        ask(batch, None, name, **few(name))
     assert_same(before, snapshot(model))
 
 
@@ -100,15 +113,15 @@ def test_backward_is_never_called(
 
     monkeypatch.setattr(Tensor, "backward", refuse)
     monkeypatch.setattr(torch.autograd, "backward", refuse)
-    assert len(seewhy.explain(small_net, batch, method=name)) == 3
+    assert len(explain(small_net, batch, None, name)) == 3
 
 
 @every_method
 def test_a_batch_equals_one_by_one(name: str, small_net: SmallNet, batch: Tensor) -> None:
     targets = [2, 0, 4]
-    together = seewhy.explain(small_net, batch, targets, name)
+    together = explain(small_net, batch, targets, name)
     for image, target, found in zip(batch, targets, together, strict=True):
-        alone = seewhy.explain(small_net, image, target, name)
+        alone = explain(small_net, image, target, name)
         np.testing.assert_allclose(found.raw, alone.raw, atol=1e-5 * max(1.0, np.abs(alone.raw).max()))
         assert found.target == alone.target
 
@@ -116,41 +129,41 @@ def test_a_batch_equals_one_by_one(name: str, small_net: SmallNet, batch: Tensor
 @every_method
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_size_of_the_chunks_changes_nothing(name: str, size: int, small_net: SmallNet, batch: Tensor) -> None:
-    whole = seewhy.explain(small_net, batch, [2, 0, 4], name)
-    chunked = seewhy.explain(small_net, batch, [2, 0, 4], name, batch_size=size)
+    whole = explain(small_net, batch, [2, 0, 4], name)
+    chunked = explain(small_net, batch, [2, 0, 4], name, batch_size=size)
     for one, other in zip(whole, chunked, strict=True):
         np.testing.assert_allclose(one.raw, other.raw, atol=1e-5 * max(1.0, np.abs(one.raw).max()))
 
 
 @every_method
 def test_the_same_seed_gives_the_same_map(name: str, small_net: SmallNet, batch: Tensor) -> None:
-    first = seewhy.explain(small_net, batch[0], 1, name, seed=5)
+    first = explain(small_net, batch[0], 1, name, seed=5)
     torch.rand(17)  # whatever the caller draws in between
-    np.testing.assert_array_equal(first.raw, seewhy.explain(small_net, batch[0], 1, name, seed=5).raw)
+    np.testing.assert_array_equal(first.raw, explain(small_net, batch[0], 1, name, seed=5).raw)
 
 
 @every_method
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_works_under_the_callers_gradient_mode(name: str, around: type, small_net: SmallNet, batch: Tensor) -> None:
-    expected = seewhy.explain(small_net, batch[0], 1, name)
+    expected = explain(small_net, batch[0], 1, name)
     with around():
         image = batch[0] * 1.0  # under inference_mode this is an inference tensor
-        found = seewhy.explain(small_net, image, 1, name)
+        found = explain(small_net, image, 1, name)
     np.testing.assert_array_equal(found.raw, expected.raw)
 
 
 @every_method
 def test_works_on_frozen_parameters(name: str, small_net: SmallNet, batch: Tensor) -> None:
-    expected = seewhy.explain(small_net, batch[0], 1, name)
-    found = seewhy.explain(small_net.requires_grad_(requires_grad=False), batch[0], 1, name)
+    expected = explain(small_net, batch[0], 1, name)
+    found = explain(small_net.requires_grad_(requires_grad=False), batch[0], 1, name)
     np.testing.assert_array_equal(found.raw, expected.raw)
 
 
 @every_method
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_works_in_half_precision(name: str, dtype: torch.dtype, small_net: SmallNet, batch: Tensor) -> None:
-    expected = seewhy.explain(small_net, batch[0], 1, name, "second").raw
-    found = seewhy.explain(small_net.to(dtype), batch[0], 1, name, "second").raw
+    expected = explain(small_net, batch[0], 1, name, "second").raw
+    found = explain(small_net.to(dtype), batch[0], 1, name, "second").raw
     assert found.dtype == np.float32
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
 
@@ -201,12 +214,12 @@ def test_a_model_that_writes_into_its_input_does_not_write_into_the_callers(name
     model = WritesIntoItsInput().eval()
     model.load_state_dict(make_small_net().state_dict())
     given = batch[0].clone()
-    options = {"samples": 3, "spread": 0.1} if name == "smooth-grad-cam++" else {}
-    found = [seewhy.explain(model, given, 1, name, "second", **options).raw for _ in range(2)]
+    needs = find_method(name).needs
+    found = [explain(model, given, 1, name, "second").raw for _ in range(2)]
     assert torch.equal(given, batch[0])
     np.testing.assert_array_equal(*found)
-    if not options and name != "edges":
-        plain = seewhy.explain(make_small_net(), (batch[0] - 0.3) * 2, 1, name, "second").raw
+    if needs.layer and not needs & (Needs.SCORE | Needs.INPUT_GRADIENTS) and name != "smooth-grad-cam++":
+        plain = explain(make_small_net(), (batch[0] - 0.3) * 2, 1, name, "second").raw
         np.testing.assert_allclose(found[0], plain, atol=1e-6)
 
 
@@ -268,9 +281,9 @@ def test_the_default_layer_does_not_depend_on_the_first_image(batch: Tensor) -> 
 @every_method
 def test_autocast_around_the_call_leaves_the_methods_mathematics_in_float32(name: str, batch: Tensor) -> None:
     """The model itself runs as the caller's autocast has it; so both maps differ by its rounding only."""
-    expected = seewhy.explain(make_small_net(), batch[0], 1, name, "second").raw
+    expected = explain(make_small_net(), batch[0], 1, name, "second").raw
     with torch.autocast("cpu", torch.bfloat16):
-        found = seewhy.explain(make_small_net(), batch[0], 1, name, "second").raw
+        found = explain(make_small_net(), batch[0], 1, name, "second").raw
     assert found.dtype == np.float32
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
 
@@ -292,7 +305,7 @@ def test_one_bad_image_in_a_batch_does_not_take_the_others_with_it(batch: Tensor
 
 @every_method
 def test_works_on_wrapped_models(name: str, small_net: SmallNet, batch: Tensor) -> None:
-    expected = seewhy.explain(small_net, batch[0], 1, name, "second").raw
+    expected = explain(small_net, batch[0], 1, name, "second").raw
     for model, layer in (
         (nn.DataParallel(small_net), "second"),
         (nn.DataParallel(small_net), "module.second"),
@@ -300,19 +313,19 @@ def test_works_on_wrapped_models(name: str, small_net: SmallNet, batch: Tensor) 
         (Wrapped(small_net), "model.second"),  # as a LightningModule holds its network
         (Wrapped(torch.compile(small_net)), "model._orig_mod.second"),
     ):
-        np.testing.assert_array_equal(seewhy.explain(model, batch[0], 1, name, layer).raw, expected)
+        np.testing.assert_array_equal(explain(model, batch[0], 1, name, layer).raw, expected)
 
 
 @every_method
 def test_two_threads_get_what_each_would_get_alone(name: str, batch: Tensor) -> None:
     model = make_small_net().train()
     jobs = [(batch[i % 3] + 0.1 * i, i % 5) for i in range(16)]
-    alone = [seewhy.explain(model, image, target, name).raw for image, target in jobs]
+    alone = [explain(model, image, target, name).raw for image, target in jobs]
     before, start = snapshot(model), threading.Barrier(4)
 
     def work(part: int) -> list[np.ndarray]:
         start.wait()
-        return [seewhy.explain(model, image, target, name).raw for image, target in jobs[part::4]]
+        return [explain(model, image, target, name).raw for image, target in jobs[part::4]]
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(work, range(4)))
@@ -333,13 +346,13 @@ def test_500_calls_leave_nothing_behind(name: str, small_net: SmallNet) -> None:
     ask = seewhy.Explainer(small_net)
     calls = 500 if name == "grad-cam" else 60
     for _ in range(5):
-        ask(image, 1, name)
+        ask(image, 1, name, **few(name))
     gc.collect()
     before = live_tensors()
     gc.disable()  # nothing may depend on the collector: a cycle would hold activations until it runs
     try:
         for _ in range(calls):
-            ask(image, 1, name)
+            ask(image, 1, name, **few(name))
         held = live_tensors()
     finally:
         gc.enable()
@@ -350,16 +363,16 @@ def test_500_calls_leave_nothing_behind(name: str, small_net: SmallNet) -> None:
 def test_maps_are_finite_and_not_flat_on_the_real_model(
     name: str, embedded: seewhy.Explainer, chelsea: np.ndarray
 ) -> None:
-    found = embedded(chelsea, 281, name)
+    found = embedded(chelsea, 281, name, budget=24)
     assert np.isfinite(found.raw).all()
     assert np.ptp(found.raw) > 0
-    assert [finding.code for finding in found.diagnosis if finding.code != "class-blind"] == []
+    assert [finding.code for finding in found.diagnosis if finding.code not in ("class-blind", "incomplete")] == []
 
 
 @every_method
 def test_class_specific_is_what_the_registry_says(name: str, embedded: seewhy.Explainer, chelsea: np.ndarray) -> None:
     """Two very different questions about one picture."""
-    one, other = (embedded(chelsea, target, name).raw for target in (281, 904))
+    one, other = (embedded(chelsea, target, name, budget=24).raw for target in (281, 904))
     correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
     entry = next(each for each in seewhy.methods() if each.name == name)
     assert (correlation < 0.99) == entry.class_specific
@@ -372,8 +385,6 @@ def test_signed_is_what_the_registry_says(name: str) -> None:
     for seed in range(6):
         image = torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(seed))
         for target in range(5):
-            raw = seewhy.explain(
-                make_small_net(seed), image, target, name, "first" if entry.name != "cam" else "second"
-            ).raw
+            raw = explain(make_small_net(seed), image, target, name, "first" if entry.name != "cam" else "second").raw
             lowest = min(lowest, float(raw.min()))
     assert (lowest < 0) == entry.signed

@@ -15,13 +15,17 @@ UNLIKELY = 0.01
 """Probability below which a class that was asked for is not what the model sees."""
 
 
+INCOMPLETE = 0.1
+"""The part of a score difference from which a gap is told."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong.
 
     Attributes:
         code: a stable word for programs: "non-finite", "zero-gradient", "flat", "all-negative", "one-cell", "saturated",
-            "unlikely", "class-blind".
+            "unlikely", "incomplete", "class-blind".
         message: what was found.
         remedy: what to try next.
     """
@@ -47,6 +51,7 @@ class Circumstances:
         outputs_finite: whether the model's output held only finite numbers.
         probability: the target's probability when that was the question, else None.
         chance: the probability of a class that was asked for, None when it was left to the model or is not known.
+        gap: how far the map's sum is from what it should add up to, `whole`; None where a map need not add up.
     """
 
     method: str
@@ -56,6 +61,8 @@ class Circumstances:
     outputs_finite: bool
     probability: float | None
     chance: float | None = None
+    gap: float | None = None
+    whole: float | None = None
 
 
 def diagnose(raw: npt.NDArray[np.float32], how: Circumstances) -> tuple[Finding, ...]:
@@ -72,23 +79,33 @@ def diagnose(raw: npt.NDArray[np.float32], how: Circumstances) -> tuple[Finding,
                 "non-finite", "The map holds NaN or infinity.", "Run the model in float32; check this layer's weights."
             ),
         )
-    found = []
+    return (*_about_the_map(raw, how), *_about_the_question(how))
+
+
+def _about_the_map(raw: npt.NDArray[np.float32], how: Circumstances) -> list[Finding]:
+    """Return what is wrong with the map's values: at most one thing."""
     if how.gradient_peak == 0:
-        found.append(_zero_gradient(how.probability))
-    elif raw.size == 1:
-        found.append(Finding("one-cell", "The layer has one cell; it cannot show a place.", "Choose an earlier layer."))
-    elif float(np.ptp(raw)) <= 1e-6 * float(np.abs(raw).max()):
-        found.append(
+        return [_zero_gradient(how.probability)]
+    if raw.size == 1:
+        return [Finding("one-cell", "The layer has one cell; it cannot show a place.", "Choose an earlier layer.")]
+    if float(np.ptp(raw)) <= 1e-6 * float(np.abs(raw).max()):
+        return [
             Finding("flat", f"The map is the same everywhere ({raw.flat[0]:.3g}).", "Choose another layer or method.")
-        )
-    elif how.rectified and raw.max() <= 0:
-        found.append(
+        ]
+    if how.rectified and raw.max() <= 0:
+        return [
             Finding(
                 "all-negative",
                 "No place speaks for this target at this layer; all values are negative, so nothing is bright.",
                 "Look at the signed map (view='signed', --signed), ask a contrast ('A-vs-B'), or choose another layer.",
             )
-        )
+        ]
+    return []
+
+
+def _about_the_question(how: Circumstances) -> list[Finding]:
+    """Return what is wrong with what was asked, or with how far the map answers it."""
+    found = []
     if how.probability is not None and how.probability > SATURATED and how.gradient_peak != 0:
         found.append(
             Finding(
@@ -105,15 +122,23 @@ def diagnose(raw: npt.NDArray[np.float32], how: Circumstances) -> tuple[Finding,
                 "Compare with the map of the model's own answer, or ask a contrast ('A-vs-B').",
             )
         )
+    if how.gap is not None and how.whole is not None and abs(how.gap) > INCOMPLETE * abs(how.whole):
+        found.append(
+            Finding(
+                "incomplete",
+                f"The map adds up to {how.whole + how.gap:.3g}, and it should to {how.whole:.3g}: it is a rough one.",
+                "Take more steps or samples, or a larger budget.",
+            )
+        )
     if how.class_blind:
         found.append(
             Finding(
                 "class-blind",
-                f"{how.method} does not depend on the target: every class gets this same map.",
+                f"{how.method} does not depend on the target, or hardly: every class gets this map or nearly this.",
                 "Use a method marked class = yes in `seewhy methods` to ask about a class.",
             )
         )
-    return tuple(found)
+    return found
 
 
 def _zero_gradient(probability: float | None) -> Finding:

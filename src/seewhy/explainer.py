@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from seewhy.assembly import Asked, assemble
+from seewhy.assembly import assemble
 from seewhy.comparison import Comparison
 from seewhy.errors import ImageError, MethodError, ModelError, PartialError, RecordingError, SeewhyError
 from seewhy.explanation import Explanation
 from seewhy.images import Preprocess, as_preprocessing
 from seewhy.images.baselines import Baselines
 from seewhy.inputs import Sample, chunks, prepare, spatial_axes, split
+from seewhy.making import Asked
 from seewhy.maps.smoothing import SmoothLike, as_smoothing
 from seewhy.models import EMBEDDED, LoadedModel, adopt, as_labels, load
 from seewhy.plan import (

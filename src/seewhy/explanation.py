@@ -14,7 +14,7 @@ import numpy.typing as npt
 from seewhy.diagnosis import Finding
 from seewhy.errors import RenderError
 from seewhy.images import Geometry
-from seewhy.reading import Reduction, Scaling, View, reduce_colours
+from seewhy.reading import Reduction, Scaling, Shows, View, reduce_colours
 from seewhy.recorder import Cost, Layout
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Explanation:
         colours: `(channel, *grid)` float32, the map of each colour channel, where the method has one; `raw` is made of them.
         reduction: how: see :meth:`reduced`.
         scaling: the scale of the heat map; see :meth:`scaled`.
+        shows: "evidence" for the target, or "influence" on it in either direction.
+        smooth: what was put around the method, in words.
         evidence: numbers that tell how far the map can be trusted, such as the gap of integrated gradients.
         view: "positive": the heat map is the positive part, 0..1; "signed": the map itself, -1..1.
         cost: what this map took; what it shares with other maps is counted in each.
@@ -93,6 +95,8 @@ class Explanation:
     colours: npt.NDArray[np.float32] | None = None
     reduction: Reduction | None = None
     scaling: Scaling = "per-image"
+    shows: Shows = "evidence"
+    smooth: tuple[str, ...] = ()
     evidence: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -161,7 +165,8 @@ class Explanation:
         """
         if self.colours is None:
             raise RenderError(f"A map by {self.method} has no colour channels to reduce.")
-        return replace(self, raw=reduce_colours(self.colours, how), reduction=how)
+        shows: Shows = "evidence" if how in ("sum", "mean") and self.shows == "evidence" else "influence"
+        return replace(self, raw=reduce_colours(self.colours, how), reduction=how, shows=shows)
 
     def mask(self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None) -> npt.NDArray[np.bool_]:
         """Return where the heat map is high, on the original pixels.

@@ -12,6 +12,7 @@ from seewhy.errors import RenderError
 View = Literal["positive", "signed"]
 Scaling = Literal["per-image", "percentile", "none"]
 Fuse = Literal["mean", "max", "product", "none"]
+Shows = Literal["evidence", "influence"]
 Reduction = Literal["sum", "mean", "max-abs", "sum-abs", "norm"]
 
 

@@ -46,6 +46,7 @@ def input_gradient(rec: Recording, rule: str | None = None) -> Colours:
     passes="2 + 1",
     colours="max-abs",
     scaling="percentile",
+    shows="influence",
 )
 def saliency(rec: Recording) -> Colours:
     """Take the derivative of the score by each pixel; the map is the largest absolute value of its colours.
@@ -82,6 +83,7 @@ def input_x_gradient(rec: Recording) -> Colours:
     passes="1 + {samples} x (1 + 1)",
     colours="max-abs",
     scaling="percentile",
+    shows="influence",
 )
 def smoothgrad(rec: Recording, *, samples: int = 25, spread: float = 0.15) -> Colours:
     """Take the mean of the derivative over noisy copies of the input.
@@ -102,6 +104,7 @@ def smoothgrad(rec: Recording, *, samples: int = 25, spread: float = 0.15) -> Co
     passes="1 + {samples} x (1 + 1)",
     colours="sum",
     scaling="percentile",
+    shows="influence",
 )
 def smoothgrad_squared(rec: Recording, *, samples: int = 25, spread: float = 0.15) -> Colours:
     """Take the mean of the squared derivative over noisy copies of the input.
@@ -121,6 +124,7 @@ def smoothgrad_squared(rec: Recording, *, samples: int = 25, spread: float = 0.1
     passes="1 + {samples} x (1 + 1)",
     colours="sum",
     scaling="percentile",
+    shows="influence",
 )
 def vargrad(rec: Recording, *, samples: int = 25, spread: float = 0.15) -> Colours:
     """Take the variance of the derivative over noisy copies of the input.
@@ -134,12 +138,13 @@ def vargrad(rec: Recording, *, samples: int = 25, spread: float = 0.15) -> Colou
 @method(
     "guided-backprop",
     needs=Needs.INPUT_GRADIENTS,
-    class_specific=True,
-    signed=True,
+    class_specific=False,
+    signed=False,
     source="Springenberg et al. 2014, arXiv:1412.6806",
     passes="2 + 1",
     colours="max-abs",
     scaling="percentile",
+    shows="influence",
 )
 def guided_backprop(rec: Recording) -> Colours:
     """Take the derivative of the score by each pixel, dropping what is negative at every ReLU on the way back.
@@ -153,12 +158,13 @@ def guided_backprop(rec: Recording) -> Colours:
 @method(
     "deconvnet",
     needs=Needs.INPUT_GRADIENTS,
-    class_specific=True,
-    signed=True,
+    class_specific=False,
+    signed=False,
     source="Zeiler & Fergus 2013, arXiv:1311.2901",
     passes="2 + 1",
     colours="max-abs",
     scaling="percentile",
+    shows="influence",
 )
 def deconvnet(rec: Recording) -> Colours:
     """Take the derivative of the score by each pixel, with ReLU applied to the derivative instead of its own mask.

@@ -16,6 +16,7 @@ from seewhy.recorder import Needs, Recording
     needs=Needs.INPUT_GRADIENTS | Needs.BIASES,
     class_specific=True,
     signed=False,
+    shows="influence",
     source="Srinivas & Fleuret 2019, arXiv:1905.00780",
     passes="3 + 2",
 )

@@ -13,7 +13,7 @@ from seewhy.errors import MethodError
 from seewhy.maps.backprop import resized
 from seewhy.maps.held import Held
 from seewhy.maps.registry import method
-from seewhy.recorder import Needs, Recording, Scores, Variants
+from seewhy.recorder import Needs, Recording, Variants
 
 Parts = Float[Tensor, "batch channel *grid"]
 
@@ -87,9 +87,9 @@ def _weighted(rec: Recording, masks: ChannelMasks) -> Parts:
     if masks.samples < 1 or masks.noise < 0:
         raise MethodError(f"samples={masks.samples} must be at least 1, and noise={masks.noise} not negative.")
     scores = rec.score(masks)
-    seen = Scores(*(each.view(len(each), -1, masks.samples) for each in (scores.values, scores.known)))
-    count = seen.known.sum(2)
-    means = (seen.values * seen.known).sum(2) / count.clamp_min(1)
+    values, known = (each.view(len(each), -1, masks.samples) for each in (scores.values, scores.known))
+    count = known.sum(2)
+    means = (values * known).sum(2) / count.clamp_min(1)
     weights = means.masked_fill(count == 0, -torch.inf).softmax(1)
     flat = rec.activations.flatten(2)
     rec.report("channels that show something", (flat.amax(2) > flat.amin(2)).sum(1))

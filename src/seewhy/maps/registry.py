@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.errors import MethodError, did_you_mean
-from seewhy.reading import Fuse, Reduction, Scaling
+from seewhy.reading import Fuse, Reduction, Scaling, Shows
 from seewhy.recorder import Needs
 from seewhy.table import Table
 from seewhy.targets import Target
@@ -59,6 +59,7 @@ class Method:
             of another question; raises MethodError for targets that it cannot change.
         colours: how the parts become one map, where they are the input's colour channels, which are kept; None elsewhere.
         scaling: the usual scale of the heat map.
+        shows: "evidence" for the target, or "influence" on it in either direction.
         layers: the layers that are looked at when none are named; None: the default layer.
         fuse: how several layers become one map, where the method itself says so.
     """
@@ -74,6 +75,7 @@ class Method:
     retarget: Callable[..., Target] | None = None
     colours: Reduction | None = None
     scaling: Scaling = "per-image"
+    shows: Shows = "evidence"
     layers: str | None = None
     fuse: Fuse | None = None
 
@@ -163,6 +165,7 @@ def method(
     retarget: Callable[..., Target] | None = None,
     colours: Reduction | None = None,
     scaling: Scaling = "per-image",
+    shows: Shows = "evidence",
     layers: str | None = None,
     fuse: Fuse | None = None,
 ) -> Callable[[MapFunction], MapFunction]:
@@ -189,6 +192,7 @@ def method(
             retarget=retarget,
             colours=colours,
             scaling=scaling,
+            shows=shows,
             layers=layers,
             fuse=fuse,
         )

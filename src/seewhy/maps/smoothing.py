@@ -78,6 +78,10 @@ class Augment:
     def __len__(self) -> int:
         return len(self.transforms)
 
+    def __str__(self) -> str:
+        """Return, say, "aug over 6 inputs"."""
+        return f"aug over {len(self)} inputs"
+
     def __call__(self, images: Tensor, _generator: torch.Generator) -> Iterator[Tensor]:
         """Yield the transformed inputs."""
         for transform in self.transforms:
@@ -122,6 +126,10 @@ class Noise:
         if self.statistic not in ("mean", "square", "variance"):
             raise MethodError(f"statistic='{self.statistic}' is not known. Known: mean, square, variance.")
 
+    def __str__(self) -> str:
+        """Return, say, "noise: mean of 16, 0.15"."""
+        return f"noise: {self.statistic} of {self.samples}, {self.spread:g}"
+
     def around(self, make: Maker) -> Maker:
         """Return a maker of the statistic."""
 
@@ -143,6 +151,9 @@ class Noise:
 @dataclass(frozen=True)
 class Eigen:
     """The first principal component of the channels' parts of a map, instead of their sum; signed like the sum."""
+
+    def __str__(self) -> str:
+        return "eigen"
 
     def around(self, make: Maker) -> Maker:
         """Return a maker of the component."""

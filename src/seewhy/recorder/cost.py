@@ -33,6 +33,13 @@ class Cost:
         """Return the cost of so many."""
         return Cost(self.forwards * count, self.backwards * count, self.seconds * count, self.replays * count)
 
+    @property
+    def short(self) -> str:
+        """The runs of the model and the time in few letters, such as "170 runs, 2.3 s"."""
+        runs = self.forwards + self.backwards + self.replays
+        seconds = f"{self.seconds:.2f}" if self.seconds < 1 else f"{self.seconds:.1f}"
+        return f"{_counted(runs, 'run')}, {seconds} s"
+
     def __str__(self) -> str:
         """Return, say, "1 forward, 1 backward, 0.06 s"."""
         words = [_counted(self.forwards, "forward"), _counted(self.backwards, "backward")]

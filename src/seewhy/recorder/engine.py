@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from seewhy.recorder.table import LayerRow
 from seewhy.recorder.variants import Derived, Part, Scores, Variants, in_chunks, interleaved, parts
 from seewhy.targets import Question, Target
 
+Result = TypeVar("Result")
 Score = Callable[[Tensor], Tensor]
 """From outputs `(number, *output)` to the scores `(number,)` that are explained."""
 
@@ -82,12 +83,11 @@ class Engine:
         """Return each question's scores of all variants of each sample, and what one sample cost."""
         found = _Tally(variants, questions)
 
-        def run(chunk: Sequence[Part]) -> None:
-            outputs = self._backend.outputs(_made(variants, chunk))
-            found.add(chunk, outputs, questions)
+        def run(chunk: Sequence[Part]) -> Tensor:
+            return self._backend.outputs(_made(variants, chunk))
 
         size = first_chunk(self._images[0], backward=False)
-        done, seconds = self._each([each.count for each in variants], size, run)
+        done, seconds = self._each(variants, size, run, found.add)
         return found.scores(), Spent(Cost(forwards=done, seconds=seconds), done, _most(variants))
 
     def replay(
@@ -102,22 +102,19 @@ class Engine:
             questions: as in :meth:`score`.
         """
         found = _Tally(variants, questions)
-        done, seconds = 0, 0.0
-        for row, own in enumerate(variants):
-            if own.count == 0:
-                continue
-            with self._backend.holding(self._conditions.seed):
-                tail = self._backend.replayer(self._images[row : row + 1], layer, call)
-                size = tail.chunk(own.make(range(1))[0])
+        with self._backend.holding(self._conditions.seed):
+            tails = [
+                self._backend.replayer(self._images[row : row + 1], layer, call) if own.count else None
+                for row, own in enumerate(variants)
+            ]
+            firsts = [tail.chunk(own.make(range(1))[0]) for own, tail in zip(variants, tails, strict=True) if tail]
 
-            def run(chunk: Sequence[Part], row: int = row, tail: Replayer = tail) -> None:
-                for _, numbers in chunk:
-                    outputs = tail(variants[row].make(numbers))
-                    found.add([(row, numbers)], outputs, questions)
+        def run(chunk: Sequence[Part]) -> Tensor:
+            return torch.cat([tail(variants[row].make(numbers)) for row, numbers in chunk if (tail := tails[row])])
 
-            counts = [own.count if other == row else 0 for other in range(len(variants))]
-            spent = self._each(counts, size, run)
-            done, seconds = max(done, spent[0]), seconds + spent[1]
+        # A tail takes one sample at a time: as many of its variants as fit come one after the other.
+        size = min(firsts, default=1)
+        done, seconds = self._each(variants, size, run, found.add, block=size)
         return found.scores(), Spent(Cost(replays=done, seconds=seconds), done, _most(variants))
 
     def derive(
@@ -132,11 +129,12 @@ class Engine:
             rule: "guided" or "deconvnet" instead of ReLU's own derivative.
         """
 
-        def run(chunk: Sequence[Part]) -> None:
+        def run(chunk: Sequence[Part]) -> tuple[Tensor, Tensor]:
             targets = [question[row] for row, numbers in chunk for _ in numbers]
-            images = _made(variants, chunk)
-            scores, gradients = self._backend.derivatives(images, lambda outputs: asked(targets, outputs), rule)
-            at = 0
+            return self._backend.derivatives(_made(variants, chunk), lambda outputs: asked(targets, outputs), rule)
+
+        def use(chunk: Sequence[Part], found: tuple[Tensor, Tensor]) -> None:
+            (scores, gradients), at = found, 0
             for row, numbers in chunk:
                 part = slice(at, at + len(numbers))
                 places = torch.arange(numbers.start, numbers.stop, device=gradients.device)
@@ -144,7 +142,7 @@ class Engine:
                 at = part.stop
 
         size = first_chunk(self._images[0], backward=True)
-        done, seconds = self._each([each.count for each in variants], size, run)
+        done, seconds = self._each(variants, size, run, use)
         return Spent(Cost(done, done, seconds), done, _most(variants))
 
     def biases(self, question: Question) -> tuple[list[BiasShare], Spent]:
@@ -163,26 +161,44 @@ class Engine:
         """Hold the model as a module from images to one target's scores."""
         return self._backend.module(target, self._conditions.seed)
 
-    def _each(self, counts: Sequence[int], size: int, run: Callable[[Sequence[Part]], None]) -> tuple[int, float]:
-        """Run everything in chunks within the budget; return the most runs of any sample, and seconds a sample."""
+    def _each(
+        self,
+        variants: Sequence[Variants],
+        size: int,
+        run: Callable[[Sequence[Part]], Result],
+        use: Callable[[Sequence[Part], Result], None],
+        block: int = 0,
+    ) -> tuple[int, float]:
+        """Run everything in chunks within the budget; return the most runs of any sample, and seconds a sample.
+
+        Args:
+            variants: one Variants a sample.
+            size: how many to run at once, at first.
+            run: runs a chunk; called again for its halves when memory runs out.
+            use: takes in what a chunk gave; called once for each run.
+            block: how many of one sample's variants come one after the other; 0: an equal share of a chunk.
+        """
         budget, watch = self._conditions.budget, self._conditions.watch
-        pairs = interleaved([budget.capped(count) for count in counts], size)
-        begin = time.perf_counter()
-        limit = begin + budget.limit * max(1, sum(count > 0 for count in counts))
+        counts = [budget.capped(each.count) for each in variants]
+        pairs = interleaved(counts, block * len(counts) or size)
+        chosen = lambda chunk: parts(pairs[chunk.start : chunk.stop])  # noqa: E731
         done = 0
-        if watch is not None:
-            watch(0, len(pairs))
         with self._backend.holding(self._conditions.seed):
-            for chunk, _ in in_chunks(len(pairs), size, lambda chunk: run(parts(pairs[chunk.start : chunk.stop]))):
+            begin = time.perf_counter()
+            limit = begin + budget.limit * max(1, sum(count > 0 for count in counts))
+            if watch is not None:
+                watch(0, len(pairs))
+            for chunk, found in in_chunks(len(pairs), size, lambda chunk: run(chosen(chunk))):
+                use(chosen(chunk), found)
                 done = chunk.stop
+                late = time.perf_counter() > limit
                 if watch is not None:
-                    watch(done, len(pairs))
-                if time.perf_counter() > limit:
+                    watch(len(pairs) if late else done, len(pairs))
+                if late:
                     break
-        if watch is not None:
-            watch(len(pairs), len(pairs))
+            seconds = time.perf_counter() - begin
         most = max((sum(row == other for other, _ in pairs[:done]) for row in range(len(counts))), default=0)
-        return most, (time.perf_counter() - begin) / max(1, len(counts))
+        return most, seconds / max(1, len(counts))
 
 
 class _Tally:
@@ -190,12 +206,13 @@ class _Tally:
 
     def __init__(self, variants: Sequence[Variants], questions: Sequence[Question]) -> None:
         self._variants = variants
+        self._questions = questions
         self._values = [[torch.zeros(each.count) for each in variants] for _ in questions]
         self._known = [torch.zeros(each.count, dtype=torch.bool) for each in variants]
 
-    def add(self, chunk: Sequence[Part], outputs: Tensor, questions: Sequence[Question]) -> None:
+    def add(self, chunk: Sequence[Part], outputs: Tensor) -> None:
         """Take in the outputs of a chunk."""
-        for number, question in enumerate(questions):
+        for number, question in enumerate(self._questions):
             scores = asked([question[row] for row, places in chunk for _ in places], outputs).float().cpu()
             at = 0
             for row, places in chunk:

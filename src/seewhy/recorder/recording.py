@@ -9,7 +9,7 @@ from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from seewhy.errors import MethodError
@@ -198,7 +198,7 @@ class Recording:
         """Hold the model as a module from images `(number, channel, *space)` to sample `row`'s scores `(number,)`."""
         return self._of.engine.module(self._own_question()[row])
 
-    def report(self, name: str, values: Float[Tensor, " batch"]) -> None:
+    def report(self, name: str, values: Shaped[Tensor, " batch"]) -> None:
         """Tell a number about each sample's map, such as how far it is from complete."""
         self.evidence[name] = values.detach().float().cpu()
 

@@ -43,7 +43,7 @@ def figure(
     columns: int | None = None,
     opacity: float = 0.75,
     colormap: str | None = None,
-    scaling: Scaling | float = "per-image",
+    scaling: Scaling | float | None = None,
 ) -> Figure:
     """Draw one explanation as picture, overlay and map, or several as a grid of overlays with the picture first.
 
@@ -103,7 +103,7 @@ def _grid(explanations: Sequence[Explanation], columns: int | None, style: dict[
     ]
     places, answer = _places(len(explanations), columns, together, width / height)
     rows, across = (1 + max(place[axis] for place in [*places, answer or (0, 0)]) for axis in (0, 1))
-    height += 0.15 * (1 + max(label.count("\n") for label in labels)) + 0.1
+    height += 0.15 * (2 + max(label.count("\n") for label in labels)) + 0.1
     page = max(across * width, _BAR_LENGTH) + 0.2
     title = textwrap.wrap(_common(explanations), int(page / _LETTER))
     drawn = _Drawn(figsize=(page, rows * height + 0.7 + 0.16 * len(title)), layout="constrained")
@@ -114,8 +114,11 @@ def _grid(explanations: Sequence[Explanation], columns: int | None, style: dict[
     _show(cells[0, 0], _original(explanations[0]), _heading(explanations[0], width))
     if answer is not None:
         _tell_answer(cells[answer], explanations[0], width)
+    costs = len({each.method for each in explanations}) > 1
     for place, explanation, label in zip(places, explanations, labels, strict=True):
         _show(cells[place], overlay(explanation, max_side=_CELL_PIXELS, **style), label)
+        if costs:
+            _tell_cost(cells[place], explanation)
     for view in sorted({explanation.view for explanation in explanations}):
         _colour_bar(drawn, axes, view, style)
     drawn.suptitle("\n".join(title), fontsize=9, parse_math=False)
@@ -135,6 +138,13 @@ def _common(explanations: Sequence[Explanation]) -> str:
     )
     unseen = "" if one.seen.all() else " (grey, hatched: cropped away, never seen by the model)"
     return told + unseen
+
+
+def _tell_cost(ax: Axes, explanation: Explanation) -> None:
+    """Write below a map what it took, and whether a budget cut it short."""
+    short = any(note.startswith("the budget ended") for note in explanation.notes)
+    told = f"{explanation.cost.short}{', cut short' if short else ''}"
+    ax.text(0.5, -0.02, told, fontsize=6, ha="center", va="top", color="0.35", transform=ax.transAxes)
 
 
 def _tell_answer(ax: Axes, explanation: Explanation, width: float) -> None:

@@ -95,10 +95,16 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         },
         "layers": list(explanation.layers),
         "layout": explanation.layout,
+        "smooth": list(explanation.smooth),
+        "reduction": explanation.reduction,
+        "scaling": explanation.scaling,
+        "shows": explanation.shows,
+        "evidence": {name: _number(value) for name, value in explanation.evidence.items()},
         "view": explanation.view,
         "cost": {
             "forwards": explanation.cost.forwards,
             "backwards": explanation.cost.backwards,
+            "replays": explanation.cost.replays,
             "seconds": round(explanation.cost.seconds, 4),
         },
         "diagnosis": [{"code": f.code, "message": f.message, "remedy": f.remedy} for f in explanation.diagnosis],
@@ -116,9 +122,10 @@ def html_fragment(explanation: Explanation, **style: Any) -> str:
     )
     told = [("target", explanation.target), ("method", explanation.method), ("layers", ", ".join(explanation.layers))]
     told += [("layout", explanation.layout), ("cost", str(explanation.cost))]
+    told += [(name, f"{value:.4g}") for name, value in explanation.evidence.items()]
     told += [("attention", str(finding)) for finding in explanation.diagnosis]
     told += [("note", note) for note in explanation.notes]
-    facts = "".join(f"<dt>{word}</dt><dd>{html.escape(text)}</dd>" for word, text in told)
+    facts = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in told)
     flat = explanation.raw.ndim == 2
     image = _image_tag(picture_bytes(explanation, "PNG", **style), explanation.target) if flat else ""
     return f"<figure style='font-family:sans-serif'>{image}<table>{rows}</table><dl>{facts}</dl></figure>"
@@ -142,9 +149,9 @@ def _page(title: str, body: str) -> str:
 def _npz(explanation: Explanation) -> bytes:
     buffer = io.BytesIO()
     facts = json.dumps({key: value for key, value in as_json(explanation).items() if key != "raw"})
-    np.savez_compressed(
-        buffer, raw=explanation.raw, heatmap=explanation.heatmap, seen=explanation.seen, facts=np.array(facts)
-    )
+    arrays = {"raw": explanation.raw, "heatmap": explanation.heatmap, "seen": explanation.seen}
+    arrays |= {} if explanation.colours is None else {"colours": explanation.colours}
+    np.savez_compressed(buffer, allow_pickle=False, facts=np.array(facts), **arrays)
     return buffer.getvalue()
 
 

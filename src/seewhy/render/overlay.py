@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from seewhy.errors import RenderError
 from seewhy.explanation import Explanation
-from seewhy.reading import Scaling, View
+from seewhy.reading import Scaling, Shows, View
 from seewhy.render.colour import colormap_name, colours
 
 _UNSEEN_DIM = 0.45
@@ -29,7 +29,7 @@ def overlay(
     *,
     opacity: float = 0.75,
     colormap: str | None = None,
-    scaling: Scaling | float = "per-image",
+    scaling: Scaling | float | None = None,
     max_side: int | None = None,
     legend: bool = False,
 ) -> Image.Image:
@@ -39,7 +39,7 @@ def overlay(
         explanation: of a picture; for other inputs the map alone is drawn.
         opacity: how much the strongest place covers, 0..1.
         colormap: a matplotlib name; None: "inferno", or "RdBu_r" for signed maps.
-        scaling: as in :meth:`Explanation.scaled`.
+        scaling: as in :meth:`Explanation.scaled`; None: the explanation's own.
         max_side: the longest side of the result, in pixels; None: the original's size.
         legend: with a strip below that holds the colour bar and says what is shown; a tiny picture is then enlarged by a
             whole factor, and a narrow one stands on wider paper.
@@ -58,7 +58,7 @@ def overlay(
         )
     shape = _shape(explanation.geometry.original_shape, max_side, enlarge=legend)
     name = colormap_name(explanation.view, colormap)
-    values = explanation.scaled(scaling, shape=shape)
+    values = explanation.scaled(explanation.scaling if scaling is None else scaling, shape=shape)
     picture = _picture(explanation, shape)
     cover = Image.fromarray(np.rint(np.clip(np.abs(values), 0, 1) ** _COVER_POWER * (255 * opacity)).astype(np.uint8))
     drawn = Image.composite(Image.fromarray(colours(values, explanation.view, name)), picture, cover)
@@ -76,10 +76,11 @@ def heat(explanation: Explanation, *, colormap: str | None = None) -> npt.NDArra
 def caption(explanation: Explanation) -> list[str]:
     """Return what is shown, line by line: the question and the answer, how the map was made, and what was not seen."""
     sides = "evidence for and against" if explanation.view == "signed" else "evidence for"
+    sides = "influence on" if explanation.shows == "influence" else sides
     how = " + ".join(explanation.layers) if len(explanation.layers) < 4 else f"{len(explanation.layers)} layers"
     lines = [
         f"{sides} {explanation.target}{_answer(explanation)}",
-        f"{explanation.method} at {how or 'the input'} of {explanation.model}",
+        ", ".join((f"{explanation.method} at {how or 'the input'} of {explanation.model}", *explanation.smooth)),
     ]
     if any(note.startswith("preprocessing assumed") for note in explanation.notes):
         lines.append("how pictures are prepared for this model was assumed")
@@ -147,18 +148,18 @@ def _with_legend(drawn: Image.Image, explanation: Explanation, colormap: str) ->
     whole.paste(_bar(room, size, explanation, colormap), (margin, top))
     pen = ImageDraw.Draw(whole)
     below = top + size + margin // 2
-    for share, word in scale_words(explanation.view):
+    for share, word in scale_words(explanation.view, explanation.shows):
         pen.text((margin + share * room, below), word, _INK, font, anchor={0: "la", 0.5: "ma", 1: "ra"}[share])
     for number, (line, ink) in enumerate(lines, start=1):
         pen.text((margin, below + margin // 2 + number * step), line, ink, font)
     return whole
 
 
-def scale_words(view: View) -> tuple[tuple[float, str], ...]:
+def scale_words(view: View, shows: Shows = "evidence") -> tuple[tuple[float, str], ...]:
     """Return what the ends of the colour bar (and its middle) mean, each with its place along the bar."""
     if view == "signed":
         return (0.0, "against"), (0.5, "0"), (1.0, "for")
-    return (0.0, "no evidence"), (1.0, "most evidence")
+    return (0.0, f"no {shows}"), (1.0, f"most {shows}")
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:

@@ -82,8 +82,8 @@ class _Part:
                 tensor.requires_grad = wanted
         if self._inplace is not None:
             content["inplace"] = self._inplace
-        if self._full is None and "_is_full_backward_hook" in content:
-            content["_is_full_backward_hook"] = None
+        if "_is_full_backward_hook" in content:
+            content["_is_full_backward_hook"] = self._full
 
 
 @contextmanager

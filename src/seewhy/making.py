@@ -1,0 +1,146 @@
+"""From recordings to maps: each method of a plan is called, smoothed and fused as was asked, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seewhy.errors import MethodError, SeewhyError
+from seewhy.fusion import fused
+from seewhy.maps import Method
+from seewhy.maps.smoothing import smoothed
+from seewhy.plan import Plan, Wanted
+from seewhy.reading import Reduction
+from seewhy.recorder import Cost, LayerRow, Needs, Recording, Recordings, is_out_of_memory
+
+Asked = Sequence[tuple[int | None, ...]]
+"""For each question asked, the numbers of its recorded versions: itself, then as each method of the plan changes it."""
+
+
+@dataclass(frozen=True, eq=False)
+class MadeMaps:
+    """One method's maps of a whole batch, for one question and one group of layers.
+
+    Attributes:
+        wanted: the method.
+        group: the layers.
+        question: its number.
+        values: `(batch, *grid)`, or `(batch, colour, *grid)`.
+        reduction: how colours become one map; None where there are none.
+        cost: what the method spent on one image, beyond the recording.
+        evidence: `(batch,)` each.
+        notes: what must be said of all of them.
+    """
+
+    wanted: Wanted
+    group: Sequence[LayerRow]
+    question: int
+    values: npt.NDArray[np.float32]
+    reduction: Reduction | None
+    cost: Cost
+    evidence: Mapping[str, torch.Tensor]
+    notes: tuple[str, ...]
+
+
+def make_maps(plan: Plan, recordings: Recordings, asked: Asked) -> Iterator[MadeMaps]:
+    """Yield each method's maps for each of its layer groups and questions that are possible.
+
+    Args:
+        plan: what was asked for; what is not possible is noted in its `skipped`.
+        recordings: what the model did.
+        asked: which recorded questions belong together.
+
+    Raises:
+        MethodError: the only method cannot work on this model.
+    """
+    for index, wanted in enumerate(plan.wanted, start=1):
+        own = [versions[index] for versions in asked]
+        questions = tuple(version for version in own if version is not None)
+        for group in plan.groups(wanted):
+            for question in questions:
+                try:
+                    yield _together(wanted, group, plan, recordings, question, questions)
+                except MethodError as error:
+                    if not wanted.optional:
+                        raise
+                    plan.skipped[wanted.method.name] = str(error)
+
+
+def _together(
+    wanted: Wanted,
+    group: Sequence[LayerRow],
+    plan: Plan,
+    recordings: Recordings,
+    question: int,
+    together: tuple[int, ...],
+) -> MadeMaps:
+    """Return one method's maps for one question; those of several layers are fused.
+
+    Raises:
+        MethodError: the method cannot work on this model.
+    """
+    entry = wanted.method
+    own, _ = entry.split_options(wanted.options)
+    _check_head(entry, group, recordings, question)
+    seen = [recordings.at(layer, question, together) for layer in ([row.name for row in group] or [""])]
+    found = [_made(wanted, each, own) for each in seen]
+    cut = next((each.cut_short for each in seen if each.cut_short), None)
+    places = [f" at {row.name}" for row in group] if len(seen) > 1 else [""]
+    evidence = {
+        name + place: values for place, each in zip(places, seen, strict=True) for name, values in each.evidence.items()
+    }
+    coloured = entry.colours if found[0].ndim == recordings.images.ndim else None
+    return MadeMaps(
+        wanted=wanted,
+        group=group,
+        question=question,
+        values=fused(found, entry.fuse or plan.fuse) if len(found) > 1 or entry.fuse else found[0],
+        reduction=(plan.reduction or coloured) if coloured else None,
+        cost=sum((each.cost for each in seen), Cost()),
+        evidence=evidence,
+        notes=() if cut is None else (f"the budget ended the work after {cut[0]:,} of {cut[1]:,} runs",),
+    )
+
+
+def _made(wanted: Wanted, recording: Recording, options: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """Run a method's function and what is put around it, outside autocast and without a graph, and check what it returns."""
+    entry, images = wanted.method, recording.images
+    try:
+        with torch.inference_mode(mode=False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            made = smoothed(lambda rec: entry.function(rec, **options), wanted.smooth)(recording)
+            if entry.colours is None and isinstance(made, torch.Tensor) and made.ndim == images.ndim:
+                made = made.sum(1)
+    except SeewhyError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise MethodError(f"The method {entry.name} raised {type(error).__name__}: {error}") from error
+    axes = images.ndim - 2
+    if not isinstance(made, torch.Tensor) or made.ndim not in (axes + 1, axes + 2) or len(made) != len(images):
+        found = f"{type(made).__name__} {tuple(getattr(made, 'shape', ()))}"
+        raise MethodError(
+            f"The method {entry.name} must return a tensor (batch, *grid) with {axes} spatial axes, or (batch, channel, *grid), "
+            f"and batch {len(images)}; it returned {found}."
+        )
+    return made.float().cpu().numpy()
+
+
+def cost_alone(spent: Cost, entry: Method) -> Cost:
+    """Return what of a shared recording a method would have needed by itself."""
+    return replace(spent, backwards=spent.backwards if entry.needs.gradients else 0)
+
+
+def _check_head(entry: Method, group: Sequence[LayerRow], recordings: Recordings, question: int) -> None:
+    """Raise MethodError if the method reads the classifier's weights and these layers do not lead straight into it."""
+    for layer in group if Needs.HEAD in entry.needs else ():
+        if not recordings.has_head(layer.name, question):
+            raise MethodError(
+                f"{entry.name} needs a model whose output is one linear layer on the spatial mean of layer '{layer.name}' "
+                "(global average pooling), and here it is not. Use grad-cam: it equals cam where cam exists."
+            )
