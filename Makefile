@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint format bench clean
+.PHONY: help demo test quick lint format docs bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ lint: $(VENV)/developing ## ruff (lint and format) and mypy
 format: $(VENV)/developing ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/developing ## write the method cards from the registry; their pictures take some minutes
+	$(BIN)/python docs/cards.py --pictures
 
 bench: $(VENV)/developing ## seewhy against its peers, alternating in one process; writes docs/benchmarks.md
 	$(BIN)/python -m bench

@@ -1,4 +1,4 @@
-"""`python -m bench [single multi batch photo]`: measure, print, and write docs/benchmarks.md."""
+"""`python -m bench [case ...]`: measure, print, and write docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from bench.cases import CASES
 from bench.report import page, write
-from bench.subject import make_subject
+from bench.subject import GIVEN, Subject, make_subject
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
@@ -38,15 +40,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"There is no case {', '.join(unknown)}. There are: {', '.join(CASES)}.")
     if asked.repeats < 1:
         raise SystemExit(f"--repeats {asked.repeats} must be at least 1.")
-    subject = make_subject(asked.model, weights=asked.weights, folder=asked.images, device=asked.device)
+    subject = _subjects(asked)
     tables = []
     for name in asked.cases or CASES:
         begin = time.perf_counter()
-        tables.append(CASES[name](subject, asked.repeats))
+        for part in CASES[name]:
+            own = subject(part.model)
+            table = part.run(own, asked.repeats)
+            tables.append(table if part.model == GIVEN else replace(table, model=own.words))
         print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
-    text = page(tables, subject, command(asked))
+    text = page(tables, subject(GIVEN), command(asked))
     write(text, asked.out)
     print(f"\n{text}")
+
+
+def _subjects(asked: argparse.Namespace) -> Callable[[str], Subject]:
+    """Return a function from a model's name to what is measured on; each is loaded once."""
+
+    @cache
+    def subject(name: str) -> Subject:
+        weights = asked.weights if name == GIVEN else None
+        return make_subject(name or asked.model, weights=weights, folder=asked.images, device=asked.device)
+
+    return subject
 
 
 def command(asked: argparse.Namespace) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -140,4 +141,4 @@ def _seeded(runners: Sequence[Runner], method: str) -> list[Runner]:
             torch.manual_seed(0)
             return run()
 
-    return [Runner(each.name, partial(seeded, each.run), each.every) for each in runners]
+    return [replace(each, run=partial(seeded, each.run)) for each in runners]

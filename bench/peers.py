@@ -112,7 +112,7 @@ def bind_torchcam(kind: str, task: Task, stack: ExitStack) -> Run:
 
     def run() -> list[Maps]:
         scores = model(task.images)
-        return [_numpy(each) for each in extractor(classes, scores, normalized=False)]
+        return [as_numpy(each) for each in extractor(classes, scores, normalized=False)]
 
     return run
 
@@ -123,7 +123,7 @@ def bind_captum(task: Task) -> Run:
 
     attributions = [LayerGradCam(task.model, task.model.get_submodule(layer)) for layer in task.layers]
     target = torch.tensor(task.classes, device=task.images.device)
-    return lambda: [_numpy(each.attribute(task.images, target=target)[:, 0]) for each in attributions]
+    return lambda: [as_numpy(each.attribute(task.images, target=target)[:, 0]) for each in attributions]
 
 
 def _grad_cam_of(kind: str, task: Task, layer: str, stack: ExitStack, *, copied: bool = True) -> Callable[[], Maps]:
@@ -133,7 +133,7 @@ def _grad_cam_of(kind: str, task: Task, layer: str, stack: ExitStack, *, copied:
 
     model = copy.deepcopy(task.model) if copied else task.model
     cam = stack.enter_context(getattr(pytorch_grad_cam, kind)(model, [model.get_submodule(layer)]))
-    raw = _keep_raw(cam)
+    raw = keep_raw(cam)
     if kind == "FinerCAM":
         options: dict[str, Any] = {"alpha": STRENGTH, "comparison_categories": list(range(1, REFERENCES + 1))}
         options |= {"targets": None, "target_idx": task.classes[0]}
@@ -148,7 +148,7 @@ def _grad_cam_of(kind: str, task: Task, layer: str, stack: ExitStack, *, copied:
     return run
 
 
-def _keep_raw(cam: Any) -> list[Maps]:
+def keep_raw(cam: Any) -> list[Maps]:
     """Return a list that receives pytorch-grad-cam's maps before it resizes and scales them."""
     base = getattr(cam, "base_cam", cam)
     make, kept = base.get_cam_image, []
@@ -161,5 +161,6 @@ def _keep_raw(cam: Any) -> list[Maps]:
     return kept
 
 
-def _numpy(maps: Tensor) -> Maps:
+def as_numpy(maps: Tensor) -> Maps:
+    """Return maps as an array on the CPU."""
     return maps.detach().float().cpu().numpy()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from bench.cases import Row, Table
 from bench.subject import Subject
+from bench.tables import Row, Table
 
 PACKAGES = ("seewhy", "torch", "torchvision", "timm", "grad-cam", "torchcam", "captum")
 
@@ -24,17 +24,18 @@ def page(tables: Sequence[Table], subject: Subject, command: str) -> str:
         subject: what was measured on.
         command: how to repeat it.
     """
-    size = " x ".join(map(str, subject.images.shape[2:]))
     head = f"""# Benchmarks
 
 This page is written by `{command}` (or `make bench`); do not edit it.
 
 All libraries are run on the same model, layer and image in one process, in turn (A B C A B C ...), after a warm-up. Times are
 medians; *forwards* is the median, over the rounds, of the time divided by that of one bare `torch.inference_mode()` forward of
-the same model in the same round, so it hardly depends on what else the machine does. *Difference* is the largest between any
-cell of the library's map and of seewhy's, both at the layer's resolution, positive part divided by its peak (0 to 1).
+the same model in the same round, so it hardly depends on what else the machine does; *times faster* is the median of the
+library's time divided by seewhy's in the same round. *Difference* is the largest between any cell of the library's map and of
+seewhy's, both at the layer's resolution, positive part divided by its peak (0 to 1); where signed maps are compared, both are
+divided by their largest absolute value. Where a section says nothing else, the model is this one:
 
-- Model: {subject.loaded.name}, weights {subject.weights}; input {size}; {subject.device}.
+- Model: {subject.words}.
 - Machine: {machine(subject.device)}.
 - Versions: {versions()}.
 """
@@ -81,8 +82,9 @@ def _section(table: Table) -> str:
     rule = ["---" if name in ("method", "library", "note") else "--:" for name in kept]
     lines = [list(kept), rule, *map(list, zip(*kept.values(), strict=True))]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    rounds = f"{table.rounds} round{'' if table.rounds == 1 else 's'}"
-    return f"## {table.title}\n\n{table.text} {rounds}.\n\n{body}\n"
+    rounds = f" {table.rounds} round{'' if table.rounds == 1 else 's'}." if table.rounds else ""
+    model = f"Model: {table.model}. " if table.model else ""
+    return f"## {table.title}\n\n{model}{table.text}{rounds}\n\n{body}\n"
 
 
 def _difference(row: Row) -> str:
@@ -91,12 +93,20 @@ def _difference(row: Row) -> str:
     return f"{row.difference:.0e}" if row.difference < 0.001 else f"{row.difference:.3f}"
 
 
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
 _COLUMNS = {
     "method": lambda row: row.what,
     "library": lambda row: row.who,
-    "ms": lambda row: f"{row.seconds * 1000:.1f}",
-    "forwards": lambda row: f"{row.forwards:.2f}",
-    "images/s": lambda row: "" if row.rate is None else f"{row.rate:.1f}",
+    "ms": lambda row: _number(row.seconds and row.seconds * 1000, 1),
+    "forwards": lambda row: _number(row.forwards, 2),
+    "times faster": lambda row: _number(row.faster, 2 if row.faster is not None and row.faster < 10 else 0),
+    "images/s": lambda row: _number(row.rate, 1),
+    "share": lambda row: "" if row.share is None else f"{row.share:.0%}",
+    "MiB": lambda row: _number(row.mib, 0),
+    "times leaner": lambda row: _number(row.leaner, 1),
     "difference": _difference,
     "note": lambda row: row.note,
 }

@@ -14,11 +14,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 import seewhy
+from bench.peers import Task
 from seewhy.inputs import prepare
 from seewhy.models import LoadedModel
 
 PHOTOGRAPH = (4000, 3000)
 """Width and height of the photograph, in pixels: 12 megapixels, a telephone's."""
+
+GIVEN = ""
+"""The model that the command was given."""
+
+EMBEDDED = "efficientnet_lite0"
+"""The model that seewhy brings, with its own trained weights."""
+
+TRANSFORMER = "timm:vit_small_patch16_224"
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -63,26 +72,44 @@ class Subject:
         """Return the predicted class of each image: what every library is asked about."""
         return self.bare(images).argmax(1).tolist()
 
+    def task(self, *layers: str, count: int = 1) -> Task:
+        """Return the question about the first images' predicted classes at layers."""
+        images = self.images[:count]
+        return Task(self.model, layers, images, tuple(self.classes(images)))
+
+    def channels(self, layer: str) -> int:
+        """Return how many channels a layer has."""
+        table = seewhy.Explainer(self.loaded).layers(self.images[:1])
+        return next(row.layout.channels for row in table if row.name == layer)
+
+    @property
+    def words(self) -> str:
+        """What was measured on, in words."""
+        size = " x ".join(map(str, self.images.shape[2:]))
+        return f"{self.loaded.name}, weights {self.weights}; input {size}; {self.device}"
+
 
 def make_subject(
     name: str, *, weights: Path | None = None, folder: Path | None = None, device: str = "cpu", seed: int = 0
 ) -> Subject:
-    """Load a model by a name that seewhy knows and prepare images for it.
+    """Load a model by a name that seewhy knows and prepare images for it. The embedded model has its own weights.
 
     Args:
         name: as in :func:`seewhy.load`; a bare name of torchvision is looked for there first.
-        weights: a state dict's file; None: random weights from `seed`.
+        weights: a state dict's file; None: random weights from `seed`, but for the embedded model.
         folder: of pictures; None: four photographs that scikit-image carries.
         device: "cpu" or "cuda".
         seed: for the random weights.
     """
+    own = name == EMBEDDED and weights is None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        loaded = seewhy.load(_full_name(name), weights=weights, pretrained=False)
+        loaded = seewhy.load(_full_name(name), weights=weights, pretrained=own)
     loaded.module.eval().to(device)
     sources = _sample_pictures() if folder is None else _pictures_in(folder)
     images = torch.stack([prepare(source, loaded.preprocess).tensor for source in sources])
-    return Subject(loaded, images.to(device), device, "random, seeded" if weights is None else "trained, from a file")
+    words = "its own, trained" if own else "random, seeded" if weights is None else "trained, from a file"
+    return Subject(loaded, images.to(device), device, words)
 
 
 def write_photograph(path: Path, *, size: tuple[int, int] = PHOTOGRAPH, seed: int = 0) -> Path:

@@ -20,11 +20,13 @@ class Runner:
         name: a row's label.
         run: what is timed; its result is kept, so that maps can be compared.
         every: measured in each `every`-th round only: 1 for the cheap, more for what takes many forwards.
+        warm: whether it is run before the clock counts; what takes half a minute a run is not.
     """
 
     name: str
     run: Callable[[], Any]
     every: int = 1
+    warm: bool = True
 
 
 @dataclass
@@ -66,7 +68,7 @@ def alternate(
     times = {runner.name: Times() for runner in runners}
     for warmup in range(warmups):
         for runner in runners:
-            if warmup == 0 or runner.every == 1:
+            if runner.warm and (warmup == 0 or runner.every == 1):
                 _timed(runner, device)
     gc.collect()
     begin = time.perf_counter()
@@ -81,13 +83,14 @@ def alternate(
 
 def _timed(runner: Runner, device: str) -> tuple[float, Any]:
     """Return the seconds of one run, and what it returned."""
-    _wait(device)
+    wait(device)
     begin = time.perf_counter()
     result = runner.run()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - begin, result
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Wait until the device has done all that it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()

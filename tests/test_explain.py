@@ -188,7 +188,10 @@ def test_some_of_a_comparison_is_a_comparison() -> None:
 def test_methods_that_a_model_does_not_allow_are_left_out_of_all_and_told(hand: HandNet) -> None:
     maps = seewhy.compare(hand, INPUT, methods="all")
     assert "global average pooling" in maps.skipped["cam"]
-    assert {each.method for each in maps} == {entry.name for entry in seewhy.methods()} - {"cam"}
+    without_relu = {"guided-backprop", "guided-grad-cam", "deconvnet"}
+    assert without_relu | {"cam"} <= maps.skipped.keys() <= without_relu | {"cam", "lrp"}
+    assert all("ReLU" in maps.skipped[name] for name in without_relu)
+    assert {each.method for each in maps} == {entry.name for entry in seewhy.methods()} - maps.skipped.keys()
     with pytest.raises(seewhy.MethodError, match="global average pooling"):
         seewhy.compare(hand, INPUT, methods=["cam"])
 
@@ -214,7 +217,7 @@ def test_the_layers_are_listed_with_their_grid(hand: HandNet) -> None:
 @pytest.mark.parametrize(
     ("arguments", "family", "told"),
     [
-        ({"method": "eigencam"}, seewhy.MethodError, "No method is called 'eigencam'. Nearest: "),
+        ({"method": "eigenkam"}, seewhy.MethodError, "No method is called 'eigenkam'. Nearest: "),
         ({"method": "grad-cam", "samples": 3}, seewhy.MethodError, "has no option 'samples'. It has: none"),
         ({"target": "cta"}, seewhy.TargetError, "Nearest: 'cat'"),
         ({"target": 2}, seewhy.TargetError, "2 classes, 0 to 1"),
@@ -282,7 +285,7 @@ def test_progress_is_shown_when_it_is_asked_for_and_nothing_is_printed_otherwise
     seewhy.explain(hand, images, 0, batch_size=1, progress=True)
     out, shown = capsys.readouterr()
     assert out == ""
-    assert "explaining" in shown
+    assert "images" in shown
 
 
 def test_a_result_saves_itself(hand: HandNet, tmp_path: Path) -> None:

@@ -31,5 +31,5 @@ def test_a_coarse_map_is_interpolated_between_the_centres_of_its_cells() -> None
 
 
 def test_an_unknown_way_to_fuse_is_told_the_known_ones() -> None:
-    with pytest.raises(LayerError, match="mean, max, none"):
+    with pytest.raises(LayerError, match="mean, max, product, none"):
         fused([FINE, FINE], "median")

@@ -83,7 +83,7 @@ def added() -> Iterator[Callable]:
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        (lambda rec: rec.activations, r"must return a tensor \(batch, \*grid\)"),
+        (lambda rec: rec.activations[None], r"must return a tensor \(batch, \*grid\)"),
         (lambda rec: rec.activations[0, 0], r"must return a tensor \(batch, \*grid\)"),
         (lambda rec: rec.gradients, r"declare needs=Needs.GRADIENTS"),
         (lambda rec: 1 / 0, "raised ZeroDivisionError"),

@@ -26,14 +26,20 @@ if TYPE_CHECKING:
     from seewhy.face import explain as explain
     from seewhy.face import layers as layers
     from seewhy.images import Preprocess as Preprocess
+    from seewhy.maps import Augment as Augment
+    from seewhy.maps import Noise as Noise
+    from seewhy.maps import Transform as Transform
     from seewhy.maps import method as method
     from seewhy.maps import methods as methods
     from seewhy.models import load as load
+    from seewhy.recorder import Budget as Budget
     from seewhy.recorder import Layout as Layout
     from seewhy.recorder import Needs as Needs
     from seewhy.recorder import Recording as Recording
 
 _HOME = {
+    "Augment": "maps",
+    "Budget": "recorder",
     "Comparison": "comparison",
     "Explainer": "explainer",
     "Explanation": "explanation",
@@ -43,6 +49,7 @@ _HOME = {
     "MethodError": "errors",
     "ModelError": "errors",
     "Needs": "recorder",
+    "Noise": "maps",
     "PartialError": "errors",
     "Preprocess": "images",
     "Recording": "recorder",
@@ -50,6 +57,7 @@ _HOME = {
     "RenderError": "errors",
     "SeewhyError": "errors",
     "TargetError": "errors",
+    "Transform": "maps",
     "compare": "face",
     "explain": "face",
     "layers": "face",

@@ -14,3 +14,6 @@ from seewhy.maps.registry import MethodTable as MethodTable
 from seewhy.maps.registry import find_method as find_method
 from seewhy.maps.registry import method as method
 from seewhy.maps.registry import methods as methods
+from seewhy.maps.smoothing import Augment as Augment
+from seewhy.maps.smoothing import Noise as Noise
+from seewhy.maps.smoothing import Transform as Transform

@@ -64,8 +64,9 @@ def ablation_cam(rec: Recording, *, top: int = 0, slope: bool = False) -> Parts:
     Formula: sum over k of ((score - score without A_k) / |score|) A_k.
     Options: top, take away only so many of the strongest channels (0: all), the others get weight 0; slope, divide the loss by
         the channel's sum of absolute values instead of the score, the paper's first form: on a linear head this is CAM.
-    Elsewhere: pytorch-grad-cam replaces channels that have negative values by a very large negative one, not by zero; in
-        transformers it takes the channel from the class token too, here only from the places that the map shows.
+    Elsewhere: the paper and pytorch-grad-cam divide by the score itself, so that their maps of a negative score show what
+        speaks against it. pytorch-grad-cam replaces channels that have negative values by a very large negative one, not by
+        zero; in transformers it takes the channel from the class token too, here only from the places that the map shows.
     """
     if top < 0:
         raise MethodError(f"top={top} must be a number of channels, or 0 for all.")

@@ -20,14 +20,20 @@ from seewhy.recorder import Needs, Recording
     passes="1 + 0",
 )
 def random_map(rec: Recording) -> Float[Tensor, " batch *grid"]:
-    """Control: uniform noise on the layer's grid, the same for every image."""
+    """Control: uniform noise on the layer's grid, the same for every image.
+
+    Formula: U(0, 1) at every cell.
+    """
     noise = torch.rand(rec.activations.shape[2:], generator=rec.generator, dtype=torch.float32)
     return noise.to(rec.activations.device).expand(rec.activations.shape[0], *noise.shape).clone()
 
 
 @method("edges", needs=Needs.IMAGES, class_specific=False, signed=False, source="control; Sobel 1968", passes="1 + 0")
 def edges(rec: Recording) -> Float[Tensor, " batch *space"]:
-    """Control: the strength of the edges in the input, by Sobel's operator along every axis."""
+    """Control: the strength of the edges in the input, by Sobel's operator along every axis.
+
+    Formula: square root of the sum over axes of the squared Sobel derivative of the channels' mean.
+    """
     grey = rec.images.mean(1, keepdim=True)
     axes = grey.ndim - 2
     squares = [_sobel(grey, along, axes) ** 2 for along in range(axes)]

@@ -28,7 +28,12 @@ Channels = Float[Tensor, "batch channel *grid"]
     source="Selvaraju et al. 2017, arXiv:1610.02391, eq. 1-2",
 )
 def grad_cam(rec: Recording) -> Parts:
-    """Weight each channel by the mean of its gradient."""
+    """Weight each channel by the mean of its gradient.
+
+    Formula: sum over k of mean(G_k) A_k, with A the layer's activations and G = d score / d A; the picture shows its positive
+        part.
+    Elsewhere: peers clip at zero and stretch to 0..1 before anything can be compared; here the raw map stays signed.
+    """
     return _weighted(rec.activations, rec.gradients.flatten(2).mean(2))
 
 
@@ -40,7 +45,12 @@ def grad_cam(rec: Recording) -> Parts:
     source="Chattopadhay et al. 2018, arXiv:1710.11063",
 )
 def grad_cam_plus_plus(rec: Recording) -> Parts:
-    """Weight each channel by its positive gradients, each weighted by how little of the evidence is elsewhere."""
+    """Weight each channel by its positive gradients, each weighted by how little of the evidence is elsewhere.
+
+    Formula: sum over k of sum(a relu(G_k)) A_k, with a = G^2 / (2 G^2 + sum(A_k) G^3) at every place.
+    Elsewhere: torchcam 0.5.0 divides a copy, so that a is G^2; pytorch-grad-cam adds 1e-6 to the divisor, which outweighs small
+        gradients.
+    """
     return _weighted(rec.activations, _plus_plus(rec.activations, rec.gradients[None]))
 
 
@@ -55,7 +65,9 @@ def grad_cam_plus_plus(rec: Recording) -> Parts:
 def smooth_grad_cam_plus_plus(rec: Recording, *, samples: int = 16, spread: float = 0.3) -> Parts:
     """Grad-CAM++ with its derivatives averaged over noisy copies of the input.
 
+    Formula: Grad-CAM++ with G, G^2 and G^3 replaced by their means over copies x + N(0, spread^2).
     Options: samples, the number of noisy copies; spread, the noise's standard deviation in units of the model's input.
+    Elsewhere: torchcam takes the gradient and the activations of the last noisy copy only.
     """
     noisy = torch.cat(
         [part.gradients.view(-1, *rec.gradients.shape) for part in rec.varied(GaussianNoise(samples, spread))]
@@ -71,7 +83,10 @@ def smooth_grad_cam_plus_plus(rec: Recording, *, samples: int = 16, spread: floa
     source="Fu et al. 2020, arXiv:2008.02312",
 )
 def xgrad_cam(rec: Recording) -> Parts:
-    """Weight each channel by its gradients, averaged with its activations as weights."""
+    """Weight each channel by its gradients, averaged with its activations as weights.
+
+    Formula: sum over k of (sum(A_k G_k) / sum(A_k)) A_k.
+    """
     activations = rec.activations.flatten(2)
     total = activations.sum(2)
     weights = (activations * rec.gradients.flatten(2)).sum(2) / total
@@ -86,7 +101,10 @@ def xgrad_cam(rec: Recording) -> Parts:
     source="Draelos & Carin 2020, arXiv:2011.08891",
 )
 def hires_cam(rec: Recording) -> Parts:
-    """Multiply activations by gradients cell by cell, and sum over channels."""
+    """Multiply activations by gradients cell by cell, and sum over channels.
+
+    Formula: sum over k of G_k A_k.
+    """
     return rec.activations * rec.gradients
 
 
@@ -98,7 +116,10 @@ def hires_cam(rec: Recording) -> Parts:
     source="github.com/jacobgil/pytorch-grad-cam, GradCAMElementWise",
 )
 def grad_cam_elementwise(rec: Recording) -> Parts:
-    """HiResCAM with negative products dropped before the sum."""
+    """HiResCAM with negative products dropped before the sum.
+
+    Formula: sum over k of relu(G_k A_k).
+    """
     return (rec.activations * rec.gradients).relu()
 
 
@@ -110,7 +131,10 @@ def grad_cam_elementwise(rec: Recording) -> Parts:
     source="Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
 )
 def layer_cam(rec: Recording) -> Parts:
-    """Weight each cell of each channel by its positive gradient; made for early layers too."""
+    """Weight each cell of each channel by its positive gradient; made for early layers too.
+
+    Formula: sum over k of relu(G_k) A_k.
+    """
     return rec.activations * rec.gradients.relu()
 
 
@@ -139,7 +163,9 @@ def _against_similar(
 def finer_cam(rec: Recording) -> Parts:
     """Grad-CAM of the class's score minus that of the classes that score nearest to it.
 
+    Formula: Grad-CAM of score_c - strength * mean over the nearest classes d of score_d.
     Options: strength, the weight of the other classes' mean score; references, how many of them.
+    Elsewhere: pytorch-grad-cam weights the other classes by their probabilities and differentiates these weights too.
     """
     return grad_cam(rec)
 
@@ -153,7 +179,10 @@ def finer_cam(rec: Recording) -> Parts:
     passes="1 + 0",
 )
 def cam(rec: Recording) -> Parts:
-    """Weight each channel by the classifier's own weight for it; only for global average pooling and one linear layer."""
+    """Weight each channel by the classifier's own weight for it; only for global average pooling and one linear layer.
+
+    Formula: sum over k of w_ck A_k, with w the classifier's weights.
+    """
     return _weighted(rec.activations, rec.head)
 
 

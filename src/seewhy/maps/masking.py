@@ -109,6 +109,8 @@ def score_cam(rec: Recording, *, baseline: Any = "dataset") -> Parts:
 
     Formula: sum over k of softmax_k(score(x * s(up(A_k)))) A_k, with s stretching to 0..1.
     Options: baseline, what is seen where a mask is 0.
+    Elsewhere: torchcam stretches to 0..1 before it resizes; pytorch-grad-cam resizes the masks from corner to corner, so that
+        they lie beside what it shows.
     """
     return _weighted(rec, ChannelMasks(Held(baseline)))
 

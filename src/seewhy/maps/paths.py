@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -124,21 +125,22 @@ def integrated_gradients(
         gauss-legendre, middle, left, right, trapezoid.
     Elsewhere: captum's default baseline is zero in the model's units (here "dataset").
     """
-    kinds = held(baseline)
+    kinds = _beginnings(baseline)
     line = Line(kinds, steps, rule)
     which, _, weights = (each.to(rec.images.device) for each in line.points())
     total = torch.zeros(len(kinds), *rec.images.shape, device=rec.images.device)
-    mass = torch.zeros(len(rec.images), device=rec.images.device)
+    mass = torch.zeros(total.shape[:2], device=rec.images.device)
 
     def take(part: Derived) -> None:
-        own = weights[part.numbers]
-        total[:, part.row].index_add_(0, which[part.numbers], part.gradients * _as_column(own, part.gradients[0]))
-        mass[part.row] += own.sum()
+        own, lines = weights[part.numbers], which[part.numbers]
+        total[:, part.row].index_add_(0, lines, part.gradients * _as_column(own, part.gradients[0]))
+        mass[:, part.row].index_add_(0, lines, own)
 
     rec.derive(line, take)
-    total = total / mass.view(-1, *(1,) * (rec.images.ndim - 1))  # 1, unless a budget left points out
+    # Each line's mean by the weights of those of its points that were run: a budget may leave some out, or whole lines.
+    means = total / mass.clamp_min(torch.finfo(mass.dtype).tiny).view(*mass.shape, *(1,) * (rec.images.ndim - 1))
     differences = torch.stack([rec.images - rec.baseline(kind.value) for kind in kinds])
-    found = (differences * total).sum(0)
+    found = (differences * means).sum(0) / _as_column((mass > 0).sum(0), rec.images[0])
     report_gap(rec, found, kinds)
     return found
 
@@ -150,6 +152,12 @@ class RandomPoints:
     baselines: tuple[Held, ...]
     samples: int
     spread: float
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not (self.spread >= 0 and math.isfinite(self.spread)):
+            raise MethodError(
+                f"samples={self.samples} must be at least 1 and spread={self.spread} a finite number, not negative."
+            )
 
     def draws(self, sample: Recording) -> tuple[Tensor, Tensor]:
         """Return each point's baseline's number and place on the line."""
@@ -204,7 +212,7 @@ def gradient_shap(
     Options: samples, random points; baseline, what is drawn from, several by commas; spread, the standard deviation of noise
         on the input, as a part of its range.
     """
-    kinds = held(baseline)
+    kinds = _beginnings(baseline)
     points = RandomPoints(kinds, samples, spread)
     found = torch.zeros_like(rec.images)
     count = torch.zeros(len(rec.images), device=rec.images.device)
@@ -222,10 +230,16 @@ def gradient_shap(
     return found
 
 
+def _beginnings(baseline: Any) -> tuple[Held, ...]:
+    if kinds := held(baseline):
+        return kinds
+    raise MethodError("baseline= is empty: give at least one, such as 'black'.")
+
+
 def report_gap(rec: Recording, attributions: Colours, kinds: tuple[Held, ...]) -> None:
     """Tell how far the sum of attributions is from the difference of scores between input and baselines (completeness)."""
-    scores = rec.score(Baseline(kinds)).values.mean(1)
-    difference = rec.scores - scores
+    scores = rec.score(Baseline(kinds))  # of as many as the budget allows
+    difference = rec.scores - scores.values.sum(1) / scores.known.sum(1)
     rec.report("score difference", difference)
     rec.report("completeness gap", attributions.flatten(1).sum(1) - difference)
 

@@ -113,15 +113,14 @@ class RandomMasks:
         """Return some of the masks: a grid of cells seen or not, resized linearly and moved by less than a cell."""
         cell = math.ceil(min(space) / self.cells)
         grid = [math.ceil(length / cell) + 1 for length in space]
-        found = []
+        seen, corners = [], []
         for number in numbers:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-            seen = (torch.rand(grid, generator=generator) < self.keep).float()
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+            seen.append(torch.rand(grid, generator=generator) < self.keep)
             shift = [int(torch.randint(cell, (), generator=generator)) for _ in space]
-            large = resized(seen.to(device)[None, None], tuple(cells * cell for cells in grid))
-            corner = tuple(slice(at, at + length) for at, length in zip(shift, space, strict=True))
-            found.append(large[0][(slice(None), *corner)])
-        return torch.stack(found)
+            corners.append(tuple(slice(at, at + length) for at, length in zip(shift, space, strict=True)))
+        large = resized(torch.stack(seen)[:, None].to(device, torch.float32), tuple(cells * cell for cells in grid))
+        return torch.stack([mask[(slice(None), *corner)] for mask, corner in zip(large, corners, strict=True)])
 
     def __call__(self, sample: Recording) -> Variants:
         """Return the masked inputs."""

@@ -20,6 +20,11 @@ from seewhy.targets import Target
 
 MapFunction = Callable[..., Float[Tensor, " batch *grid"]]
 
+CAPTUM = "captum:"
+"""What the names of Captum's classes begin with; they are found by :func:`find_method`, not listed one by one."""
+
+CAPTUM_SOURCE = "Kokhlikyan et al. 2020, arXiv:2009.07896"
+
 _ENTRIES: dict[str, Method] = {}
 # The other keywords of explain() and Explainer: what a misspelt option may have been meant as.
 _CALL = (
@@ -116,7 +121,7 @@ class Method:
                 raise MethodError(f"{self.name} has no option '{name}'.{near} It has: {has}.")
         free = self._free
         return {
-            name: value if name in free else _convert(self.name, name, value, known[name])
+            name: _as_given(value, known[name]) if name in free else _convert(self.name, name, value, known[name])
             for name, value in given.items()
         }
 
@@ -150,6 +155,8 @@ class MethodTable(Table[Method]):
             )
             for entry in self.rows
         ]
+        about = "Run a class of Captum, such as captum:DeepLift: pip install 'seewhy[captum]'."
+        body.append((f"{CAPTUM}NAME", about, "-", "-", "by NAME", "those of its attribute()", CAPTUM_SOURCE))
         return head, body
 
 
@@ -212,6 +219,10 @@ def find_method(name: str) -> Method:
     Raises:
         MethodError: there is none; the nearest names are told.
     """
+    if isinstance(name, str) and name.strip().casefold().startswith(CAPTUM):
+        from seewhy.maps.foreign.captum_names import captum_method
+
+        return captum_method(name)
     by_key = {_key(entry): found for entry, found in _ENTRIES.items()}
     if not isinstance(name, str) or _key(name) not in by_key:
         raise MethodError(
@@ -233,6 +244,11 @@ def _key(name: str) -> str:
     """Return a name with all that spellings differ in taken out: case, hyphens, "++" against "pp" or "plusplus"."""
     folded = re.sub(r"plus[ _-]?plus|pp$|\+\+", "2plus", name.casefold())
     return re.sub(r"[^a-z0-9]", "", folded)
+
+
+def _as_given(value: Any, default: Any) -> Any:
+    """Return an option of any kind; the word None is what a default of None looks like in text."""
+    return None if default is None and value == "None" else value
 
 
 def _convert(method_name: str, option: str, value: Any, default: Any) -> Any:

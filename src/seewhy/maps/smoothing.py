@@ -68,7 +68,7 @@ class Augment:
         transforms: at least one; the input itself counts only if it is among them.
     """
 
-    transforms: tuple[Transform, ...] = USUAL
+    transforms: Sequence[Transform] = USUAL
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", tuple(self.transforms))
@@ -138,12 +138,15 @@ class Noise:
             count, shift = 0, None
             first, second = torch.zeros(()), torch.zeros(())
             for maps in variants_of(make, rec, GaussianNoise(self.samples, self.spread, relative=True)):
-                shift = maps[0] if shift is None and self.statistic == "variance" else shift
-                each = maps if shift is None else maps - shift
-                first, second, count = first + each.sum(0), second + (each**2).sum(0), count + len(maps)
+                # Only the mean may be taken of the channels' parts: the others are not sums of their parts' own.
+                each = maps if self.statistic == "mean" else _whole(maps, rec)
+                shift = each[0] if shift is None and self.statistic == "variance" else shift
+                each = each if shift is None else each - shift
+                first, second, count = first + each.sum(0), second + (each**2).sum(0), count + len(each)
             if self.statistic == "mean":
                 return first / count
-            return second / count - ((first / count) ** 2 if self.statistic == "variance" else 0)
+            found = second / count
+            return (found - (first / count) ** 2).clamp_min(0) if self.statistic == "variance" else found
 
         return smoothed
 
@@ -160,7 +163,7 @@ class Eigen:
 
         def smoothed(rec: Recording) -> Tensor:
             parts = make(rec)
-            if parts.ndim != rec.images.ndim:
+            if parts.ndim != rec.images.ndim or _are_colours(parts, rec):
                 raise MethodError(
                     "smooth='eigen' needs a method whose map is a sum over a layer's channels, such as grad-cam."
                 )
@@ -201,6 +204,16 @@ def smoothed(make: Maker, around: Sequence[Smoothing]) -> Maker:
     for smoothing in around:
         make = smoothing.around(make)
     return make
+
+
+def _are_colours(parts: Tensor, rec: Recording) -> bool:
+    """Return whether the parts of maps are the input's colours, which are kept apart, rather than a layer's channels."""
+    return parts.shape[-rec.images.ndim + 1 :] == rec.images.shape[1:]
+
+
+def _whole(maps: Float[Tensor, "variant batch *rest"], rec: Recording) -> Float[Tensor, "variant batch *grid"]:
+    """Return the maps of several variants with the channels' parts summed."""
+    return maps.sum(2) if maps.ndim > rec.images.ndim and not _are_colours(maps, rec) else maps
 
 
 def variants_of(make: Maker, rec: Recording, variation: Any) -> Iterator[Float[Tensor, "variant batch *rest"]]:

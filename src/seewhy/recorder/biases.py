@@ -9,7 +9,7 @@ zero, such as ReLU6 where it is full.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,13 @@ from torch import Tensor, nn
 
 from seewhy.recorder.tape import first_tensor, with_first_tensor
 
-_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
-_NORMALISATIONS = (nn.modules.batchnorm._BatchNorm,)
+_AFFINE = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.Linear,
+    nn.LayerNorm,
+    nn.GroupNorm,
+)
 _CURVED = (
     nn.ReLU6,
     nn.Hardtanh,
@@ -58,45 +63,67 @@ class BiasShare:
 
 
 class BiasTap:
-    """Listens to every layer that has a bias, and to the derivative by what it gives; only sums over channels are kept."""
+    """Listens to every layer that has a bias, and to the derivative by what it gives; only sums over channels are kept.
+
+    For one sample at a time, since some models fold windows or steps into the batch axis.
+
+    Attributes:
+        runs: each sample's shares.
+    """
 
     def __init__(self, axes: int) -> None:
-        self.shares: list[BiasShare] = []
+        self.runs: list[list[BiasShare]] = []
+        self._factor = 1.0
         self._axes = axes
         self._thread = threading.get_ident()
         self._inputs: dict[str, Tensor] = {}
+        self._channel = 1  # the channels' axis behind the layer that spoke last: an activation function has the same
 
     @contextmanager
     def on(self, root: nn.Module) -> Iterator[None]:
-        """Listen during a forward and the backward after it; the hooks are gone afterwards."""
+        """Listen during forwards and the backward after them; the hooks are gone afterwards."""
         with ExitStack() as stack:
             for name, module in root.named_modules():
                 if isinstance(module, _CURVED):
                     stack.callback(module.register_forward_pre_hook(self._keep(name)).remove)
                     stack.callback(module.register_forward_hook(self._hear_curved(name)).remove)
-                bias = effective_bias(module)
-                if bias is None or not bool((bias != 0).any()):
+                if not _is_affine(module):
                     continue
-                last = isinstance(module, nn.Linear | nn.LayerNorm)
-                inner = next(module.children(), None)
+                bias = effective_bias(module)
+                inner = _inner(module)
                 if inner is None:
-                    handle = module.register_forward_hook(self._hear(name, bias, last=last))
-                else:  # timm's normalisation layers end in their own activation: the bias is added before it
-                    handle = inner.register_forward_pre_hook(self._hear_input(name, bias, last=last))
+                    handle = module.register_forward_hook(self._hear(name, bias))
+                else:  # the bias is added before the layer's own activation
+                    handle = inner.register_forward_pre_hook(self._hear_input(name, module, bias))
                 stack.callback(handle.remove)
             yield
 
-    def _hear(self, name: str, bias: Tensor, *, last: bool) -> Callable[[nn.Module, Any, Any], Any]:
-        def listen(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    def begin(self) -> None:
+        """Tell that another sample is run."""
+        self.runs.append([])
+
+    def expect(self, factor: float) -> None:
+        """Forget what was heard, and tell that the derivatives will come multiplied by a factor."""
+        self._factor = factor
+        for run in self.runs:
+            run.clear()
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that was heard is finite."""
+        return all(bool(share.total.isfinite().all()) for run in self.runs for share in run)
+
+    def _hear(self, name: str, bias: Tensor | None) -> Callable[[nn.Module, Any, Any], Any]:
+        def listen(module: nn.Module, _inputs: Any, output: Any) -> Any:
             found = self._mine(output)
-            return None if found is None else with_first_tensor(output, self._tapped(name, found, bias, last=last))
+            return None if found is None else with_first_tensor(output, self._tapped(name, module, found, bias))
 
         return listen
 
-    def _hear_input(self, name: str, bias: Tensor, *, last: bool) -> Callable[[nn.Module, Any], Any]:
+    def _hear_input(self, name: str, outer: nn.Module, bias: Tensor | None) -> Callable[[nn.Module, Any], Any]:
         def listen(_module: nn.Module, inputs: tuple[Any, ...]) -> Any:
             found = self._mine(inputs)
-            return None if found is None else (self._tapped(name, found, bias, last=last), *inputs[1:])
+            return None if found is None else (self._tapped(name, outer, found, bias), *inputs[1:])
 
         return listen
 
@@ -113,7 +140,7 @@ class BiasTap:
             if found is None or name not in self._inputs:
                 return None
             bias = _implicit_bias(module, self._inputs.pop(name))
-            return with_first_tensor(output, self._tapped(name, found, bias, last=False))
+            return with_first_tensor(output, self._listened(name, found, bias))
 
         return listen
 
@@ -121,29 +148,47 @@ class BiasTap:
         found = first_tensor(given)
         return found if found is not None and found.requires_grad and threading.get_ident() == self._thread else None
 
-    def _tapped(self, name: str, values: Tensor, bias: Tensor, *, last: bool) -> Tensor:
+    def _tapped(self, name: str, module: nn.Module, values: Tensor, bias: Tensor | None) -> Tensor:
+        self._channel = _channel_axis(module, values.shape)
+        if bias is None:
+            return values
+        column = bias.view(-1, *(1,) * (values.ndim - 1 - self._channel))
+        return self._listened(name, values, column)
+
+    def _listened(self, name: str, values: Tensor, bias: Tensor) -> Tensor:
         """Return a copy (a layer behind may work in place) whose derivative is listened to."""
-        heard = values.clone()
-        heard.register_hook(lambda gradient: self._take(name, bias, gradient, last=last))  # type: ignore[no-untyped-call]
+        heard, run, channel = values.clone(), self.runs[-1], self._channel
+        heard.register_hook(lambda gradient: self._take(run, name, bias, gradient, channel))  # type: ignore[no-untyped-call]
         return heard
 
-    def _take(self, name: str, bias: Tensor, gradient: Tensor, *, last: bool) -> None:
-        gradient = gradient.detach().float()
-        channel = -1 if last else 1
-        column = bias if bias.ndim > 1 or last else bias.view(-1, *(1,) * (gradient.ndim - 2))
-        products = gradient * column
+    def _take(self, run: list[BiasShare], name: str, bias: Tensor, gradient: Tensor, channel: int) -> None:
+        products = gradient.detach().float() / self._factor * bias
         absolute = products.abs()
-        flat = absolute.flatten(1)
-        self.shares.append(
+        placed = products.ndim == self._axes + 2 and len(products) == 1
+        run.append(
             BiasShare(
                 name=name,
-                values=absolute.sum(channel) if products.ndim == self._axes + 2 else None,
-                low=flat.amin(1),
-                high=flat.amax(1),
+                values=absolute.sum(channel) if placed else None,
+                low=absolute.amin()[None],
+                high=absolute.amax()[None],
                 channels=products.shape[channel],
-                total=products.flatten(1).sum(1),
+                total=products.sum()[None],
             )
         )
+
+
+def _inner(module: nn.Module) -> nn.Module | None:
+    """Return what a normalisation layer runs on its own result, as timm's do that end in an activation, or None."""
+    return next((part for name, part in module.named_children() if name != "parametrizations"), None)
+
+
+def _channel_axis(module: nn.Module, shape: Sequence[int]) -> int:
+    """Return which axis of a layer's output its channels are: the last for linear layers and most layer norms, else 1."""
+    if isinstance(module, nn.Linear):
+        return len(shape) - 1
+    if isinstance(module, nn.LayerNorm) and tuple(shape[-len(module.normalized_shape) :]) == module.normalized_shape:
+        return 1 if "2d" in type(module).__name__.casefold() else len(shape) - 1
+    return 1
 
 
 def _implicit_bias(module: nn.Module, inputs: Tensor) -> Tensor:
@@ -156,15 +201,26 @@ def _implicit_bias(module: nn.Module, inputs: Tensor) -> Tensor:
     return bias.float()
 
 
+def _is_affine(module: nn.Module) -> bool:
+    return isinstance(module, _AFFINE) or _running(module) is not None
+
+
+def _running(module: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Return a normalisation layer's mean and variance `(channel,)`, or None where it has none that are fixed."""
+    mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+    return (mean.float(), variance.float()) if isinstance(mean, Tensor) and isinstance(variance, Tensor) else None
+
+
 def effective_bias(module: nn.Module) -> Tensor | None:
     """Return what a layer adds to each channel `(channel,)` whatever its input, or None when it adds nothing."""
-    bias = getattr(module, "bias", None)
-    shift = bias.detach().float() if isinstance(bias, Tensor) and bias.ndim == 1 else None
-    if isinstance(module, _NORMALISATIONS) and module.running_mean is not None and module.running_var is not None:
-        mean, scale = module.running_mean.float(), (module.running_var.float() + module.eps).rsqrt()
-        scaled = -mean * scale * (1 if module.weight is None else module.weight.detach().float())
-        return scaled if shift is None else shift + scaled
-    return shift if isinstance(module, (*_CONVOLUTIONS, nn.Linear, nn.LayerNorm, nn.GroupNorm)) else None
+    bias, weight = getattr(module, "bias", None), getattr(module, "weight", None)
+    total = bias.detach().float() if isinstance(bias, Tensor) and bias.ndim == 1 else None
+    if (running := _running(module)) is not None:
+        mean, variance = running
+        slope = (variance + getattr(module, "eps", 1e-5)).rsqrt()
+        scaled = -mean * (slope if weight is None else slope * weight.detach().float())
+        total = scaled if total is None else total + scaled
+    return total if total is not None and bool((total != 0).any()) else None
 
 
 def merged(parts: list[list[BiasShare]]) -> list[BiasShare]:

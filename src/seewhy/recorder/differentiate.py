@@ -78,9 +78,7 @@ def derivatives(
     """
     try:
         with torch.enable_grad():
-            if curved:
-                return list(torch.autograd.grad(score.sum(), kept, create_graph=True, allow_unused=True))
-            return _gradients(score, kept, keep_graph=keep_graph)
+            return _gradients(score, kept, keep_graph=keep_graph or curved, curved=curved)
     except Exception as error:
         if is_out_of_memory(error) or "modified by an inplace operation" in str(error):
             raise  # the recorder has an answer to these
@@ -90,20 +88,27 @@ def derivatives(
         ) from error
 
 
-def _gradients(score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool) -> list[Tensor | None]:
-    """Return d score / d kept as float32; half precision is scaled meanwhile, or small derivatives would vanish."""
-    if score.dtype != torch.float16 and all(tensor.dtype != torch.float16 for tensor in kept):
-        return list(torch.autograd.grad(score.sum(), kept, retain_graph=keep_graph, allow_unused=True))
+def _gradients(score: Tensor, kept: Sequence[Tensor], *, keep_graph: bool, curved: bool) -> list[Tensor | None]:
+    """Return d score / d kept; half precision is scaled meanwhile, or small derivatives would vanish, and comes as float32."""
+    if (scales := factors([score, *kept])) == (1.0,):
+        return list(
+            torch.autograd.grad(score.sum(), kept, retain_graph=keep_graph, create_graph=curved, allow_unused=True)
+        )
     found: list[Tensor | None] = []
-    for factor in (1024.0, 1.0):
-        last = factor == 1.0
+    for factor in scales:
+        keep = keep_graph or factor != 1
         scaled = torch.autograd.grad(
-            score.float().sum() * factor, kept, retain_graph=keep_graph or not last, allow_unused=True
+            score.float().sum() * factor, kept, retain_graph=keep, create_graph=curved, allow_unused=True
         )
         found = [None if gradient is None else gradient.float() / factor for gradient in scaled]
-        if last or all(gradient is None or gradient.isfinite().all() for gradient in found):
+        if all(gradient is None or gradient.isfinite().all() for gradient in found):
             break
     return found
+
+
+def factors(tensors: Sequence[Tensor]) -> tuple[float, ...]:
+    """Return what to multiply a score by before it is differentiated, in the order to try until all is finite."""
+    return (1024.0, 1.0) if any(tensor.dtype == torch.float16 for tensor in tensors) else (1.0,)
 
 
 def read_as(values: Tensor, row: LayerRow) -> Tensor:

@@ -103,17 +103,14 @@ class Engine:
         """
         found = _Tally(variants, questions)
         with self._backend.holding(self._conditions.seed):
-            tails = [
-                self._backend.replayer(self._images[row : row + 1], layer, call) if own.count else None
-                for row, own in enumerate(variants)
-            ]
-            firsts = [tail.chunk(own.make(range(1))[0]) for own, tail in zip(variants, tails, strict=True) if tail]
+            tails = [self._backend.replayer(self._images[row : row + 1], layer, call) for row in range(len(variants))]
+            fit = [tail.chunk(own.make(range(1))[0]) for tail, own in zip(tails, variants, strict=True) if own.count]
 
         def run(chunk: Sequence[Part]) -> Tensor:
-            return torch.cat([tail(variants[row].make(numbers)) for row, numbers in chunk if (tail := tails[row])])
+            return torch.cat([tails[row](variants[row].make(numbers)) for row, numbers in chunk])
 
         # A tail takes one sample at a time: as many of its variants as fit come one after the other.
-        size = min(firsts, default=1)
+        size = min(fit, default=1)
         done, seconds = self._each(variants, size, run, found.add, block=size)
         return found.scores(), Spent(Cost(replays=done, seconds=seconds), done, _most(variants))
 

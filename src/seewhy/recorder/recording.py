@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from seewhy.errors import MethodError
 from seewhy.recorder.biases import BiasShare
 from seewhy.recorder.cost import Cost, Spent
+from seewhy.recorder.table import LayerRow
 from seewhy.recorder.variants import Derived, Scores, Variants
 
 if TYPE_CHECKING:
@@ -205,6 +206,11 @@ class Recording:
     def pay(self, cost: Cost) -> None:
         """Tell what was spent on one image by a method that runs the model by itself."""
         self.cost = self.cost + cost
+
+    @property
+    def layer_row(self) -> LayerRow:
+        """The layer's name and layout."""
+        return self._of.row(self._layer)
 
     @property
     def seed(self) -> int:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.errors import RecordingError
-from seewhy.recorder.memory import first_chunk, first_replay
+from seewhy.recorder.memory import first_chunk, first_replay, is_out_of_memory
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.tape import first_tensor, with_first_tensor
 
@@ -57,9 +57,10 @@ class TorchReplayer:
     def __call__(self, activations: Tensor) -> Tensor:
         """Return the outputs `(number, *output)` for activations `(number, channel, *grid)`."""
         if self._broadcasts(activations[0]):
-            outputs = self._run(self._image, activations)
-            if len(outputs) == len(activations):
-                return outputs
+            try:
+                return self._run(self._image, activations)
+            except RecordingError:  # the model was changed since this was found out
+                _broadcasting[self._module][self._key] = False
         return self._run(self._copies(len(activations)), activations)
 
     def _copies(self, count: int) -> Tensor:
@@ -73,22 +74,32 @@ class TorchReplayer:
         """Return whether both ways give the same for two edits; found out once for each model, layer and shape."""
         known = _broadcasting.setdefault(self._module, {})
         if self._key not in known:
-            edits = torch.stack([activations, activations * 0.5])
-            expected = self._run(self._copies(2), edits)
-            try:
-                found = self._run(self._image, edits)
-            except RecordingError:
-                known[self._key] = False
-            else:
-                scale = float(expected.abs().max()) or 1.0
-                same = found.shape == expected.shape and float((found - expected).abs().max()) <= SAME * scale
-                known[self._key] = same
+            known[self._key] = self._both_ways_agree(torch.stack([activations, activations * 0.5]))
         return known[self._key]
+
+    def _both_ways_agree(self, edits: Tensor) -> bool:
+        try:
+            expected = self._run(self._copies(len(edits)), edits)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False  # not even two fit: one by one, then
+        try:
+            found = self._run(self._image, edits)
+        except RecordingError:
+            return False
+        scale = float(expected.abs().max()) or 1.0
+        return found.shape == expected.shape and float((found - expected).abs().max()) <= SAME * scale
 
     @contextmanager
     def _replacing(self, activations: Tensor) -> Iterator[None]:
         """Let the layer hand on the activations instead of its own output."""
         thread, calls = threading.get_ident(), 0
+
+        def begin(_module: nn.Module, _inputs: Any) -> None:
+            nonlocal calls
+            if threading.get_ident() == thread:
+                calls = 0  # the model may be run again, in another memory order
 
         def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             nonlocal calls
@@ -99,11 +110,15 @@ class TorchReplayer:
             if calls != self._call:
                 return None
             edited = self._layer.layout.from_channels_first(activations, like=found)
-            fast = edited.ndim == 4 and len(edited) >= 4 and self._layer.layout.order == "channels-first"
-            return with_first_tensor(output, edited.contiguous(memory_format=torch.channels_last) if fast else edited)
+            # A copy, for layers behind that work in place; in the memory order of the layer's own output, which some insist on.
+            return with_first_tensor(output, edited.clone(memory_format=_memory_order(found)))
 
-        handle = self._module.get_submodule(self._layer.name).register_forward_hook(replace)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._module.register_forward_pre_hook(begin).remove)
+            stack.callback(self._module.get_submodule(self._layer.name).register_forward_hook(replace).remove)
             yield
-        finally:
-            handle.remove()
+
+
+def _memory_order(tensor: Tensor) -> torch.memory_format:
+    last = tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format

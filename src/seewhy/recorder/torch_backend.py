@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import LayerError, MethodError
-from seewhy.recorder.biases import BiasShare, BiasTap
+from seewhy.recorder.biases import BiasShare, BiasTap, merged
 from seewhy.recorder.borrow import borrowed
-from seewhy.recorder.differentiate import derivatives
+from seewhy.recorder.differentiate import derivatives, factors
 from seewhy.recorder.engine import Score
 from seewhy.recorder.forward import Forward, despite_overwriting
 from seewhy.recorder.outputs import find_scores
@@ -62,14 +62,25 @@ class TorchBackend:
 
     def bias_shares(self, images: Tensor, score: Score) -> list[BiasShare]:
         """Return what every bias contributes to the scores of these images."""
+        return despite_overwriting(lambda: self._bias_shares(images, score))
+
+    def _bias_shares(self, images: Tensor, score: Score) -> list[BiasShare]:
         tap = BiasTap(images.ndim - 2)
-        with _frozen(self._forward.module), tap.on(self._forward.module):
-            leaf, outputs = self._connected(images)
-            with torch.enable_grad():
-                total = score(outputs).float().sum()
-            # Not by `derivatives`, which may scale: the tap reads the derivatives on their way.
-            torch.autograd.grad(total, leaf, allow_unused=True)
-        return tap.shares
+        leaves, outputs = [], []
+        with _frozen(self._forward.module), tap.on(self._forward.module), torch.enable_grad():
+            for image in torch.split(images, 1):
+                tap.begin()
+                leaf, output = self._connected(image)
+                leaves.append(leaf)
+                outputs.append(output)
+            total = score(torch.cat(outputs)).float().sum()
+            # Not by `derivatives`, which hands over the last derivatives only: the tap reads them on their way.
+            for factor in factors([*leaves, *outputs]):
+                tap.expect(factor)
+                torch.autograd.grad(total * factor, leaves, retain_graph=factor != 1, allow_unused=True)
+                if tap.finite:
+                    break
+        return merged(tap.runs)
 
     def replayer(self, image: Tensor, layer: LayerRow, call: int) -> TorchReplayer:
         """Return the model's tail behind a layer, for one image `(1, channel, *space)`."""

@@ -18,96 +18,38 @@ from torch.overrides import TorchFunctionMode
 STABILIZER = 1e-6
 """What zennit adds to a denominator."""
 
-_PASSED = frozenset(
-    [
-        "abs",
-        "batch_norm",
-        "celu",
-        "clamp",
-        "clamp_max",
-        "clamp_min",
-        "clip",
-        "elu",
-        "exp",
-        "gelu",
-        "hardshrink",
-        "hardsigmoid",
-        "hardswish",
-        "hardtanh",
-        "leaky_relu",
-        "log",
-        "logsigmoid",
-        "mish",
-        "neg",
-        "pow",
-        "prelu",
-        "relu",
-        "relu6",
-        "rrelu",
-        "selu",
-        "sigmoid",
-        "silu",
-        "softplus",
-        "softshrink",
-        "softsign",
-        "sqrt",
-        "square",
-        "tanh",
-        "tanhshrink",
-        "threshold",
-    ]
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PASSED = _words(
+    """
+    abs batch_norm celu clamp clamp_max clamp_min clip elu exp gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu
+    log logsigmoid mish neg pow prelu relu relu6 rrelu selu sigmoid silu softplus softshrink softsign sqrt square tanh
+    tanhshrink threshold
+    """
 )
-_SHARED = frozenset(
-    [
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "adaptive_avg_pool3d",
-        "avg_pool1d",
-        "avg_pool2d",
-        "avg_pool3d",
-        "interpolate",
-        "mean",
-        "sum",
-        "upsample",
-    ]
+_SHARED = _words(
+    """
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d interpolate mean sum
+    upsample
+    """
 )
-_SUMS = frozenset(("add", "sub", "rsub", "subtract"))
-_PRODUCTS = frozenset(("mul", "multiply", "div", "divide", "rdiv", "true_divide"))
-_GATES = frozenset(("sigmoid", "hardsigmoid"))
-_WEIGHTED = frozenset(
-    ["bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"]
+_SUMS = _words("add sub rsub subtract")
+_PRODUCTS = _words("mul multiply div divide rdiv true_divide")
+_GATES = _words("sigmoid hardsigmoid")
+_WEIGHTED = _words(
+    """
+    bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear
+    """
 )
-_WITHOUT_RULE = frozenset(
-    [
-        "_native_multi_head_attention",
-        "baddbmm",
-        "bmm",
-        "cosine_similarity",
-        "cumsum",
-        "einsum",
-        "grid_sample",
-        "group_norm",
-        "gru",
-        "instance_norm",
-        "layer_norm",
-        "local_response_norm",
-        "log_softmax",
-        "lstm",
-        "matmul",
-        "mm",
-        "multi_head_attention_forward",
-        "norm",
-        "normalize",
-        "rms_norm",
-        "rnn_relu",
-        "rnn_tanh",
-        "scaled_dot_product_attention",
-        "softmax",
-        "softmin",
-        "std",
-        "var",
-        "vector_norm",
-    ]
+_WITHOUT_RULE = _words(
+    """
+    _native_multi_head_attention baddbmm bmm cosine_similarity cumsum einsum grid_sample group_norm gru instance_norm
+    layer_norm local_response_norm log_softmax lstm matmul mm multi_head_attention_forward norm normalize rms_norm
+    rnn_relu rnn_tanh scaled_dot_product_attention softmax softmin std var vector_norm
+    """
 )
 
 Function = Callable[..., Tensor]
