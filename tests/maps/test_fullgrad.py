@@ -63,6 +63,21 @@ def test_the_map_equals_the_papers(batch: Tensor) -> None:
         assert why.colours is None
 
 
+def test_a_layer_is_stretched_from_its_smallest_contribution_not_from_zero(batch: Tensor) -> None:
+    torch.manual_seed(1)
+    convolution, last = nn.Conv2d(3, 4, 1).double(), nn.Linear(4, 2).double()
+    model = nn.Sequential(convolution, nn.LeakyReLU(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last).eval()
+    leaf = (batch[:1].double().abs() + 1).requires_grad_()
+    inner = convolution(leaf)
+    score = last(nn.functional.leaky_relu(inner, 0.5).mean((2, 3)))[0, 1]
+    by_image, by_inner = torch.autograd.grad(score, [leaf, inner])
+    layers = [leaf * by_image, convolution.bias.view(-1, 1, 1) * by_inner]
+    layers = [each[0].detach().numpy() for each in layers]
+    assert all(np.abs(layer).min() > 0.01 * np.abs(layer).max() for layer in layers)
+    expected = sum(stretched(layer).sum(0) for layer in layers)
+    assert_close(seewhy.explain(model, leaf[0].detach().float(), 1, "fullgrad").raw, expected)
+
+
 def test_pytorch_grad_cam_stretches_channel_by_channel(batch: Tensor) -> None:
     """With one channel a layer that is the same; with more, weak channels count there as much as strong ones."""
 

@@ -188,6 +188,18 @@ def test_layer_norms_of_either_order_and_folded_windows_are_read_sample_by_sampl
         assert np.ptp(why.raw) > 0
 
 
+def test_layer_norms_with_the_channels_first_where_both_axes_are_as_long(batch: Tensor) -> None:
+    """Eight channels on eight columns: by its shape alone it could be either."""
+    torch.manual_seed(0)
+    for norm in (timm.layers.LayerNorm2d(8), torchvision.models.convnext.LayerNorm2d(8)):
+        model = lively(nn.Sequential(nn.Conv2d(3, 8, (3, 5), stride=(3, 5)), norm, nn.Flatten(), nn.Linear(512, 5)))
+        [shares, *_], _, _ = heard(model, batch)
+        [share] = [each for each in shares if each.name == "1"]
+        weights = model[3].weight[1].detach().view(1, 8, 8, 8)
+        expected = (weights * norm.bias.detach().view(8, 1, 1)).abs().sum(1)
+        torch.testing.assert_close(share.values, expected.float(), rtol=1e-5, atol=1e-7)
+
+
 class StepsFirst(nn.Module):
     """Tokens as (steps, batch, channel), in as many steps as images may be in a batch."""
 

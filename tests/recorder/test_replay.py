@@ -332,12 +332,12 @@ def test_another_thread_that_runs_the_model_meanwhile_gets_its_own_answer(images
     class Meanwhile(Net):
         other = None
 
-        def tail(self, images: Tensor, stem: Tensor, features: Tensor) -> Tensor:
+        def forward(self, images: Tensor) -> Tensor:
             if threading.current_thread() is threading.main_thread():
                 thread = threading.Thread(target=lambda: setattr(self, "other", self(images).detach()))
                 thread.start()
                 thread.join()
-            return super().tail(images, stem, features)
+            return super().forward(images)
 
     model = made(Meanwhile, images)
     rec = recorded(model, images[:1])

@@ -97,8 +97,8 @@ class GuidedPath:
         """Walk on to the goal by the derivative here, and add what that explains."""
         along, way, gradient = self._along[part.row], self._way[part.row], part.gradients[0].to(self._way)
         moved = self._guide.moved(along.flatten(), way.abs().flatten(), gradient.abs().flatten(), self.goal)
-        self._along[part.row] = moved.view_as(along)
         self.found[part.row] += (moved.view_as(along) - along) * way * gradient
+        self._along[part.row] = moved.view_as(along)
 
 
 @method(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.errors import MethodError, did_you_mean
@@ -15,6 +17,8 @@ from seewhy.maps.paths import integrated_gradients
 from seewhy.maps.registry import method
 from seewhy.recorder import Needs, Recording
 
+Array = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
 Map = Float[Tensor, " batch *space"]
 
 _PIXELS = 224 * 224  # the size that the smallest number of new pixels is meant for
@@ -57,58 +61,63 @@ def xrai(
     if min_pixel_diff < 1:
         raise MethodError(f"xrai: min_pixel_diff={min_pixel_diff} must be at least 1.")
     coloured = integrated_gradients(rec, steps=steps, baseline=baseline)
-    attributions = (coloured.sum(1) if colours == "sum" else coloured.amax(1)).cpu().double()
-    fewest = max(1, round(min_pixel_diff * min(1.0, attributions[0].numel() / _PIXELS)))
+    attributions = (coloured.sum(1) if colours == "sum" else coloured.amax(1)).cpu().double().numpy()
+    fewest = max(1, round(min_pixel_diff * min(1.0, attributions[0].size / _PIXELS)))
     found = []
-    for image, values in zip(rec.images, attributions, strict=True):
-        order, gains = ranked(values.flatten(), _flat(multiscale_segments(image.cpu())), fewest)
-        found.append((gains if shown == "gain" else by_gain(gains))[order].view_as(values))
-    return torch.stack(found).to(rec.images)
+    for image, values in zip(rec.images.cpu(), attributions, strict=True):
+        order, gains = ranked(values, [mask.numpy() for mask in multiscale_segments(image)], fewest)
+        found.append((gains if shown == "gain" else by_gain(gains))[order])
+    return torch.from_numpy(np.stack(found)).to(rec.images)
 
 
-def ranked(
-    values: Float[Tensor, " pixel"], segments: Bool[Tensor, "segment pixel"], fewest: int
-) -> tuple[Int[Tensor, " pixel"], Float[Tensor, " region"]]:
+def ranked(values: Array, segments: Sequence[npt.NDArray[np.bool_]], fewest: int) -> tuple[Numbers, Array]:
     """Add segments to a region greedily, the one with the largest mean over its new pixels first.
 
     Args:
-        values: attributions.
-        segments: they may overlap, and need not cover everything.
+        values: attributions `(*space)`.
+        segments: masks `(*space)`; they may overlap, and need not cover everything.
         fewest: segments with fewer new pixels are dropped.
 
     Returns:
-        Which addition each pixel came with, and the mean of each addition. What no addition covered is one more, the last.
+        Which addition each pixel came with, `(*space)`, and the mean of each addition. What none covered is one more, the last.
     """
-    count, total = _sums(segments, values)
-    free = torch.ones(len(values), dtype=torch.bool)
-    order, gains = torch.zeros(len(values), dtype=torch.long), []
-    while (eligible := count >= fewest).any():
-        best = int(torch.where(eligible, total / count, -torch.inf).argmax())
-        new = (segments[best] & free).nonzero()[:, 0]
+    flat = values.ravel()
+    members = [mask.ravel().nonzero()[0] for mask in segments]
+    count, total = np.array([len(each) for each in members]), np.array([flat[each].sum() for each in members])
+    holders = _holders(members, flat.size)
+    order = np.full(flat.size, -1)
+    gains: list[np.floating[Any]] = []
+    while len(left := (count >= fewest).nonzero()[0]):
+        best = left[(total[left] / count[left]).argmax()]
+        new = members[best][order[members[best]] < 0]
         order[new] = len(gains)
-        gains.append(values[new].mean())
-        free[new] = False
+        gains.append(flat[new].mean())
         # Each pixel is new only once, so that all of this together costs one pass over the segments.
-        fewer, less = _sums(segments[:, new], values[new])
-        count, total = count - fewer, total - less
-    if free.any():
-        order[free] = len(gains)
-        gains.append(values[free].mean())
-    return order, torch.stack(gains)
+        holder, held = holders(new)
+        count = count - np.bincount(holder, minlength=len(members))
+        total = total - np.bincount(holder, flat[held], len(members))
+    if (rest := order < 0).any():
+        order[rest] = len(gains)
+        gains.append(flat[rest].mean())
+    return order.reshape(values.shape), np.array(gains)
 
 
-def by_gain(gains: Float[Tensor, " region"]) -> Float[Tensor, " region"]:
-    """Return each region's rank, the largest for the largest gain, 1 for the smallest."""
-    return gains.argsort(stable=True).argsort().double() + 1
+def _holders(members: Sequence[Numbers], pixels: int) -> Callable[[Numbers], tuple[Numbers, Numbers]]:
+    """Return a function from pixels to all pairs of a segment and one of the pixels that it holds."""
+    pixel = np.concatenate(members)
+    owner = np.repeat(np.arange(len(members)), [len(each) for each in members])[np.argsort(pixel, kind="stable")]
+    counts = np.bincount(pixel, minlength=pixels)
+    begins = np.cumsum(counts) - counts  # where each pixel's segments begin in `owner`
+
+    def pairs(chosen: Numbers) -> tuple[Numbers, Numbers]:
+        many = counts[chosen]
+        offsets = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+        return owner[np.repeat(begins[chosen], many) + offsets], np.repeat(chosen, many)
+
+    return pairs
 
 
-def _sums(
-    segments: Bool[Tensor, "segment pixel"], values: Float[Tensor, " pixel"]
-) -> tuple[Int[Tensor, " segment"], Float[Tensor, " segment"]]:
-    """Return each segment's number of pixels and the sum of their values."""
-    owner, pixel = segments.nonzero(as_tuple=True)
-    return owner.bincount(minlength=len(segments)), owner.bincount(values[pixel], minlength=len(segments))
-
-
-def _flat(masks: Sequence[Bool[Tensor, " *space"]]) -> Bool[Tensor, "segment pixel"]:
-    return torch.stack([mask.flatten() for mask in masks])
+def by_gain(gains: Array) -> Array:
+    """Return each region's rank: 1 for the smallest gain."""
+    ranks: Array = np.argsort(np.argsort(gains, kind="stable")).astype(np.float64) + 1
+    return ranks

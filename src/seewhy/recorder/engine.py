@@ -178,8 +178,11 @@ class Engine:
         budget, watch = self._conditions.budget, self._conditions.watch
         counts = [budget.capped(each.count) for each in variants]
         pairs = interleaved(counts, block * len(counts) or size)
-        chosen = lambda chunk: parts(pairs[chunk.start : chunk.stop])  # noqa: E731
         done = 0
+
+        def chosen(chunk: range) -> list[Part]:
+            return parts(pairs[chunk.start : chunk.stop])
+
         with self._backend.holding(self._conditions.seed):
             begin = time.perf_counter()
             limit = begin + budget.limit * max(1, sum(count > 0 for count in counts))

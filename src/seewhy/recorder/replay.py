@@ -1,8 +1,8 @@
 """The model's tail on edited activations: one image goes in, and in the layer's hook many edited outputs go on.
 
-All that comes before the layer is then computed once for all edits, and all behind broadcasts over them. A model whose tail
-does not (it remembers the batch size, or concatenates with something from before the layer) gets a copy of the image for each
-edit instead; which one a model needs is tried once, on two edits, by comparison.
+All that comes before the layer is then computed once for all edits of a run, and all behind broadcasts over them. A model
+whose tail does not (it remembers the batch size, or concatenates with something from before the layer) gets a copy of the
+image for each edit instead; which one a model needs is tried once, on two edits, by comparison.
 """
 
 from __future__ import annotations

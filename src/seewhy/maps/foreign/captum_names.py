@@ -39,6 +39,9 @@ _REFUSED = {
     "TCAV": "it answers for many images and a concept, not for one image with a map",
 }
 
+RENAMED = {"baselines": "baseline", "method": "rule"}
+"""Captum's arguments that are called otherwise here, as in seewhy's own methods."""
+
 _DISTRIBUTION = "dataset,mean,blur"
 # Where Captum has no default, or one that would give a poor map of an image, never end, or cost more than the map itself.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -60,10 +63,13 @@ _EVERYWHERE: dict[str, Any] = {
     "internal_batch_size": None,
 }
 SEGMENTS = 32
+"""Regions of which each is one feature, for classes that would take each pixel for one."""
+
+_INFLUENCE = ("Saliency", "GuidedBackprop", "Deconvolution", "NeuronGradient")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CaptumClass:
     """One class of Captum.
 
     Attributes:
@@ -99,10 +105,9 @@ class CaptumMethod(Method):
             MethodError: the class has no such argument, the value does not fit, or one is missing that it needs.
         """
         known = self.options
-        both = {"baseline", "baselines"} <= set(given)
-        if both and "baseline" in known:
+        if "baseline" in known and {"baseline", "baselines"} <= set(given):
             raise MethodError(f"{self.name}: baseline and baselines are the same option. Give one of them.")
-        named = {"baseline" if name == "baselines" and "baseline" in known else name: given[name] for name in given}
+        named = {RENAMED[name] if RENAMED.get(name) in known else name: value for name, value in given.items()}
         free = {name for name in named if name in known and (known[name] is None or name in ("segments", "baseline"))}
         found = super().check_options({name: value for name, value in named.items() if name not in free})
         found |= {name: named[name] if name == "baseline" else _read(named[name]) for name in free}
@@ -180,11 +185,12 @@ def _made(name: str) -> Method:
         source=CAPTUM_SOURCE,
         passes="by its options",
         colours=None if wanted.place == "layer" else "sum",
+        shows="influence" if name.endswith(_INFLUENCE) else "evidence",
         scaling="per-image" if regions or wanted.place == "layer" else "percentile",
     )
 
 
-def _wanted(attr: ModuleType, kind: Any) -> Wanted:
+def _wanted(attr: ModuleType, kind: Any) -> CaptumClass:
     makes, asks = (_arguments(function) for function in (kind.__init__, kind.attribute))
     defaults = {**makes, **asks}
     defaults |= {name: value for name, value in _EVERYWHERE.items() if name in defaults}
@@ -199,13 +205,13 @@ def _wanted(attr: ModuleType, kind: Any) -> Wanted:
         place = "layer"
     elif issubclass(kind, attr.NeuronAttribution):
         place = "neuron"
-    return Wanted(
+    return CaptumClass(
         kind=kind,
         place=place,
         layered="layer" in inspect.signature(kind.__init__).parameters,
         makes=tuple(makes),
         asks=tuple(asks),
-        options={"baseline" if name == "baselines" else name: value for name, value in defaults.items()},
+        options={RENAMED.get(name, name): value for name, value in defaults.items()},
     )
 
 

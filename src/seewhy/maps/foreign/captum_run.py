@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import MethodError, SeewhyError
 from seewhy.images.regions import as_segments, superpixels
-from seewhy.maps.foreign.captum_names import Wanted
+from seewhy.maps.foreign.captum_names import RENAMED, CaptumClass
 from seewhy.maps.foreign.guard import as_model_input, lent, seeded
 from seewhy.maps.held import held
 from seewhy.recorder import Cost, Layout, Recording, is_out_of_memory
@@ -64,7 +64,7 @@ class Counted(nn.Module):
         self.backwards += len(gradient)
 
 
-def attributed(wanted: Wanted, rec: Recording, options: Mapping[str, Any]) -> Tensor:
+def attributed(wanted: CaptumClass, rec: Recording, options: Mapping[str, Any]) -> Tensor:
     """Return the maps: `(batch, channel, *grid)`, or `(batch, *grid)` where all channels have the same.
 
     Args:
@@ -108,7 +108,7 @@ class _Asked:
         model: from images to scores.
     """
 
-    wanted: Wanted
+    wanted: CaptumClass
     sample: Recording
     options: Mapping[str, Any]
     model: Counted
@@ -167,7 +167,7 @@ class _Asked:
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments of attribute()."""
         options, names = self.options, self.wanted.asks
-        found = {name: options[name] for name in names if name != "baselines"}
+        found = {name: options[RENAMED.get(name, name)] for name in names if name != "baselines"}
         if "baselines" in names and options["baseline"] is not None:
             found["baselines"] = self._baselines(options["baseline"])
         if "feature_mask" in names:
@@ -283,7 +283,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _told(wanted: Wanted, scorer: nn.Module) -> Iterator[None]:
+def _told(wanted: CaptumClass, scorer: nn.Module) -> Iterator[None]:
     """Tell Captum's errors as ours, with what to do."""
     model = type(scorer.model).__name__
     name = f"captum:{wanted.name}"
@@ -309,7 +309,7 @@ def _told(wanted: Wanted, scorer: nn.Module) -> Iterator[None]:
         ) from error
 
 
-def _advice(wanted: Wanted) -> str:
+def _advice(wanted: CaptumClass) -> str:
     if any(word in wanted.name for word in _REWRITES_MODULES):
         return (
             "This class rewrites the model's modules, so each activation must be a module of its own that runs once, and of a "
