@@ -126,8 +126,8 @@ def _about_the_question(how: Circumstances) -> list[Finding]:
         found.append(
             Finding(
                 "incomplete",
-                f"The map adds up to {how.whole + how.gap:.3g}, and it should to {how.whole:.3g}: it is a rough one.",
-                "Take more steps or samples, or a larger budget.",
+                f"The map's parts add up to {how.whole + how.gap:.3g}, and they should to {how.whole:.3g}: it is a rough one.",
+                "Take more steps or samples where the method has them, or a larger budget.",
             )
         )
     if how.class_blind:

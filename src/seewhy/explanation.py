@@ -246,7 +246,8 @@ class Explanation:
         """Return one line that says what this is."""
         told = "".join(f" [{finding.code}]" for finding in self.diagnosis)
         grid = "x".join(map(str, self.raw.shape))
-        return f"<Explanation of {self.name!r}: {self.target}, {self.method} at {', '.join(self.layers)}, {grid}{told}>"
+        where = ", ".join(self.layers) or "the input"
+        return f"<Explanation of {self.name!r}: {self.target}, {self.method} at {where}, {grid}{told}>"
 
 
 def _peak(values: npt.NDArray[np.float32], scaling: Scaling | float) -> float:

@@ -89,7 +89,12 @@ def _together(
     _check_head(entry, group, recordings, question)
     seen = [recordings.at(layer, question, together) for layer in ([row.name for row in group] or [""])]
     found = [_made(wanted, each, own) for each in seen]
-    cut = next((each.cut_short for each in seen if each.cut_short), None)
+    notes = [note for each in seen for note in each.notes]
+    notes += [
+        f"the budget ended the work after {each.cut_short[0]:,} of {each.cut_short[1]:,} runs"
+        for each in seen
+        if each.cut_short is not None
+    ]
     places = [f" at {row.name}" for row in group] if len(seen) > 1 else [""]
     evidence = {
         name + place: values for place, each in zip(places, seen, strict=True) for name, values in each.evidence.items()
@@ -103,7 +108,7 @@ def _together(
         reduction=(plan.reduction or coloured) if coloured else None,
         cost=sum((each.cost for each in seen), Cost()),
         evidence=evidence,
-        notes=() if cut is None else (f"the budget ended the work after {cut[0]:,} of {cut[1]:,} runs",),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 

@@ -75,6 +75,12 @@ class Plan:
         if self.fuse not in get_args(Fuse):
             raise LayerError(f"fuse='{self.fuse}' is not known. Known: mean, max, product, none (one map each).")
 
+        if self.reduction is not None and self.reduction not in get_args(Reduction):
+            raise MethodError(f"reduce='{self.reduction}' is not known. Known: {', '.join(get_args(Reduction))}.")
+        if self.reduction is not None and not any(each.method.colours for each in self.wanted):
+            names = ", ".join(each.method.name for each in self.wanted)
+            raise MethodError(f"reduce='{self.reduction}' is for methods that keep colour channels; {names} has none.")
+
     def groups(self, wanted: Wanted) -> tuple[tuple[LayerRow, ...], ...]:
         """Return the layers that a method makes maps of; a method that looks at no layer makes one map, of no layer."""
         if not wanted.method.needs.layer:

@@ -154,7 +154,7 @@ def test_compare_writes_one_grid_of_every_combination(run: Run, home: Path) -> N
     words = ("compare", "cat.png", *ZOO_MODEL, "-m", "grad-cam", "-m", "hires-cam", "-t", "0", "-t", "blue")
     code, out, _ = run(*words)
     assert code == 0
-    assert "4 maps, 1 forward, 2 backwards" in out
+    assert "4 maps, with what each took" in out
     assert made(home) == ["cat.compare.png"]
     _, out, _ = run(*words, "--json", "-f", "html")
     found = json.loads(out)
@@ -193,7 +193,7 @@ def test_nothing_of_a_table_is_lost_on_a_narrow_terminal(run: Run, monkeypatch: 
     ("words", "told"),
     [
         (("explain", "missing.png"), "There is no file 'missing.png'"),
-        (("explain", "cat.png", *ZOO_MODEL, "-m", "eigencam"), "No method is called 'eigencam'. Nearest:"),
+        (("explain", "cat.png", *ZOO_MODEL, "-m", "eigenkam"), "No method is called 'eigenkam'. Nearest:"),
         (("explain", "cat.png", *ZOO_MODEL, "-o", "samples=2"), "It has: none"),
         (("explain", "cat.png", *ZOO_MODEL, "-o", "samples"), "must be name=value"),
         (("explain", "cat.png", *ZOO_MODEL, "-t", "gren"), "Nearest: 'green'"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,16 +25,28 @@ TILTED = torch.linspace(-1, 1, 40).expand(3, 24, 40).contiguous()
 assert adaptive  # importing it is what registers the methods
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Nothing here is large: more threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Linear(nn.Module):
-    """Scores `(batch, 2)` that are linear in the input, which has any number of axes."""
+    """Scores `(batch, 2)` that are linear in the input, which has 1 to 3 spatial axes."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
         torch.manual_seed(0)
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(shape) - 2]  # tells how many axes the input has
+        self.axes = kind(shape[0], shape[0], 1, bias=False).double()
+        nn.init.dirac_(self.axes.weight)
         self.weights = nn.Parameter(torch.randn(2, *shape, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.flatten(1) @ self.weights.flatten(1).T
+        return self.axes(images).flatten(1) @ self.weights.flatten(1).T
 
     def slope(self, target: int) -> Array:
         return self.weights[target].detach().numpy()
@@ -74,7 +86,9 @@ def answering(model: nn.Module, target: int) -> Callable[..., dict[str, Array]]:
     like = next(model.parameters())
 
     def call(images: Array, call_model_args: object = None, expected_keys: object = None) -> dict[str, Array]:
-        leaf = torch.from_numpy(np.moveaxis(images, -1, 1)).float().to(like.dtype).requires_grad_()
+        leaf = (
+            torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1))).float().to(like.dtype).requires_grad_()
+        )
         [found] = torch.autograd.grad(model(leaf)[:, target].sum(), leaf)
         return {peer.INPUT_OUTPUT_GRADIENTS: np.moveaxis(found.numpy(), 1, -1)}
 
@@ -94,7 +108,7 @@ def old_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "quantile", lambda values, q, interpolation: quantile(values, q, method=interpolation))
 
 
-GUIDES = [(10, 0.25, 0.02), (10, 0.25, 0.3), (7, 0.1, 1.0), (25, 0.6, 0.05), (3, 1.0, 0.5)]
+GUIDES = [(10, 0.25, 0.02), (10, 0.25, 0.3), (7, 0.1, 1.0), (16, 0.6, 0.05), (3, 1.0, 0.5)]
 
 
 @pytest.mark.usefixtures("old_numpy")
@@ -111,7 +125,7 @@ def test_guided_equals_the_authors_own(
     assert_close(seewhy.explain(model, batch[0], 2, "guided-ig", **options).colours, theirs, tolerance=1e-4)
 
 
-@pytest.mark.parametrize(("steps", "max_sigma", "grad_step"), [(10, 8.0, 0.01), (30, 8.0, 0.01), (9, 15.0, 0.5)])
+@pytest.mark.parametrize(("steps", "max_sigma", "grad_step"), [(20, 8.0, 0.01), (9, 15.0, 0.5)])
 @pytest.mark.parametrize("square_root", [False, True])
 @pytest.mark.parametrize("net", ["curved", "small_net"])
 def test_blur_equals_the_authors_own(
@@ -135,11 +149,12 @@ def test_blur_equals_the_authors_own(
 
 @pytest.mark.usefixtures("old_numpy")
 def test_the_built_in_model_equals_the_authors_own(embedded: seewhy.Explainer) -> None:
+    """In float64: which value is moved first hangs on rounding, and the whole path hangs on that."""
     image = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(5))
-    module = embedded.model.module.eval()
-    guided = embedded(image, 11, "guided-ig", baseline="dataset", steps=8, max_dist=0.1)
+    module = copy.deepcopy(embedded.model.module).double().eval()
+    guided = seewhy.explain(module, image, 11, "guided-ig", baseline="dataset", steps=8, max_dist=0.1)
     assert_close(guided.colours, by_peer(peer.GuidedIG(), module, image, 11, x_steps=8, max_dist=0.1), tolerance=1e-4)
-    blur = embedded(image, 11, "blur-ig", steps=8)
+    blur = seewhy.explain(module, image, 11, "blur-ig", steps=8)
     theirs = by_peer(peer.BlurIG(), module, image, 11, max_sigma=50 * 64 / 224, steps=8)
     assert_close(blur.colours, theirs, tolerance=1e-4)
 
@@ -150,7 +165,7 @@ SHAPES = [(2, 30), (3, 24, 40), (1, 8, 9, 10)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("steps", "fraction", "max_dist"), [*GUIDES, (1, 0.01, 0.0), (50, 0.25, 0.0)])
+@pytest.mark.parametrize(("steps", "fraction", "max_dist"), [*GUIDES, (1, 0.01, 0.0)])
 def test_guided_is_exact_on_a_linear_model_by_any_path(
     shape: tuple[int, ...], steps: int, fraction: float, max_dist: float
 ) -> None:
@@ -171,14 +186,14 @@ def test_guided_without_freedom_goes_straight(curved: nn.Module, batch: Tensor) 
 
 
 def test_guided_takes_what_matters_little_first() -> None:
-    """Of x1 + x2 (1 + x1), with x2 flatter at first: x2 is moved first, so that both get what they change on this path."""
+    """Of 3 a + b (1 + a) a row, b is flatter at 0: it goes first and gets 1, and a then gets 4; straight on, b gets 1.5."""
 
     class Product(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             first, second = images[:, 0, :, 0], images[:, 0, :, 1]
             return (3 * first + second * (1 + first)).sum(1, keepdim=True)
 
-    image, start = torch.ones(1, 1, 2), torch.zeros(1, 1, 2)
+    image, start = torch.ones(1, 4, 2), torch.zeros(1, 4, 2)
     given = {"baseline": start, "max_dist": 1.0, "fraction": 0.5, "steps": 4, "layers": None}
     given.pop("layers")
     why = seewhy.explain(
@@ -229,9 +244,9 @@ def test_blur_comes_near_the_closed_form_with_many_steps(linear: Linear, batch: 
     """Of a picture of some smoothness: very narrow kernels, cut off at 4 standard deviations, jump."""
     image = blurred(batch[0], 1.0).float()
     closed = (image.double() - blurred(image, 6.0)).numpy() * linear.slope(1)
-    runs = [seewhy.explain(linear, image, 1, "blur-ig", max_sigma=6.0, steps=steps) for steps in (6, 48, 192)]
+    runs = [seewhy.explain(linear, image, 1, "blur-ig", max_sigma=6.0, steps=steps) for steps in (6, 24, 96)]
     errors = [np.abs(why.colours - closed).max() / np.abs(closed).max() for why in runs]
-    assert errors[0] > 3 * errors[1] > 3 * errors[2]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
     assert errors[2] < 0.05
     for why in runs:
         expected = why.colours.sum() - closed.sum()
@@ -249,15 +264,15 @@ def test_blur_goes_to_the_same_part_of_any_input(curved: nn.Module, batch: Tenso
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("guided-ig", {"baseline": "blur", "max_dist": 0.2}), ("blur-ig", {}), ("blur-ig", {"grad_step": 0.0})],
+    [("guided-ig", {"baseline": "dataset", "max_dist": 0.2}), ("blur-ig", {}), ("blur-ig", {"grad_step": 0.0})],
 )
 def test_the_gap_shrinks_with_the_steps(name: str, options: dict[str, Any], curved: nn.Module, batch: Tensor) -> None:
-    # A smooth picture for the blur: see above.
-    image = blurred(batch[0], 1.0).float() * 4
-    runs = [seewhy.explain(curved, image, 2, name, steps=steps, **options) for steps in (4, 32, 128)]
+    image = (blurred(batch[0], 1.0) * 3 + TILTED * 2).float()
+    runs = [seewhy.explain(curved, image, 2, name, steps=steps, **options) for steps in (4, 16, 64)]
     gaps = [abs(why.evidence["completeness gap"]) for why in runs]
-    assert gaps[0] > 3 * gaps[1]
-    assert gaps[1] > 1.5 * gaps[2]
+    assert gaps[2] < gaps[0] / 4
+    assert gaps[2] < gaps[1] / 2
+    assert gaps[2] < 0.05 * abs(runs[2].evidence["score difference"])
     for why in runs:
         whole = why.evidence["score difference"] + why.evidence["completeness gap"]
         assert why.colours.sum() == pytest.approx(whole, abs=1e-5)
@@ -270,7 +285,7 @@ def test_the_gap_shrinks_with_the_steps(name: str, options: dict[str, Any], curv
 def test_a_batch_equals_one_by_one_with_a_question_each(
     name: str, options: dict[str, Any], small_net: SmallNet, batch: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    targets = [2, "0-vs-1", 4]
+    small_net, targets = small_net.double(), [2, "0-vs-1", 4]  # as above, in float64
     together = seewhy.explain(small_net, batch, targets, name, steps=6, **options)
     monkeypatch.setattr("seewhy.recorder.engine.first_chunk", lambda image, backward: 2)
     again = seewhy.explain(small_net, batch, targets, name, steps=6, **options)
@@ -298,9 +313,7 @@ def test_a_budget_gives_a_whole_map_of_fewer_steps(
         assert (other.cost.forwards, other.cost.backwards) == (1 + 20 + 1, 20)
         assert np.isfinite(other.colours).all()
         assert np.corrcoef(one.colours.ravel(), other.colours.ravel())[0, 1] > 0.9
-    seconds = seewhy.explain(curved, batch[0], 1, name, budget="0.000001s", **options)
-    assert np.isfinite(seconds.colours).all()
-    assert seconds.notes
+    assert np.isfinite(seewhy.explain(curved, batch[0], 1, name, budget="0.000001s", **options).colours).all()
 
 
 def test_a_budget_takes_the_weight_of_what_it_leaves_out(linear: Linear, batch: Tensor) -> None:

@@ -26,6 +26,7 @@ from seewhy.maps.foreign.captum_names import _names
 from test_promises import assert_same, snapshot
 
 TARGETS = [2, 0]
+THIRDS = torch.arange(20).div(7, rounding_mode="floor").expand(16, 20)
 
 
 class Net(nn.Module):
@@ -119,7 +120,11 @@ INPUTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("Lime", {"n_samples": 40}, {"feature_mask": regions, "n_samples": 40}),
     ("KernelShap", {"segments": 9}, {"feature_mask": lambda image: regions(image, 9), "n_samples": 200}),
     ("ShapleyValueSampling", {"n_samples": 3}, {"feature_mask": regions, "n_samples": 3}),
-    ("ShapleyValues", {"segments": 3}, {"feature_mask": lambda image: regions(image, 3)}),
+    (
+        "ShapleyValues",
+        {"segments": THIRDS.numpy()},
+        {"feature_mask": lambda image: THIRDS.expand_as(image).contiguous()},
+    ),
     ("Occlusion", {"window": 5, "stride": 2}, {"sliding_window_shapes": (3, 5, 5), "strides": (3, 2, 2)}),
     ("Occlusion", {}, {"sliding_window_shapes": (3, 2, 2), "strides": (3, 1, 1)}),
     ("Occlusion", {"sliding_window_shapes": (1, 8, 9)}, {"sliding_window_shapes": (1, 8, 9)}),
@@ -394,7 +399,7 @@ def test_several_layers_and_several_methods_in_one_call(net: Net, images: Tensor
     assert [why.method for why in found].count("captum:DeepLift") == 2
     fused = seewhy.explain(net, images[0], 1, "captum:LayerActivation", ["relu", "second"])
     assert fused.layers == ("relu", "second")
-    noisy = seewhy.explain(net, images[0], 1, "captum:DeepLift", smooth="noise")
+    noisy = seewhy.explain(net, images[0], 1, "captum:Saliency", smooth="noise")
     assert noisy.colours.shape == (3, 16, 20)
 
 

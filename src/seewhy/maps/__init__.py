@@ -7,7 +7,10 @@ from seewhy.maps import ablation as ablation  # isort: skip
 from seewhy.maps import perturbation as perturbation  # isort: skip
 from seewhy.maps import backprop as backprop  # isort: skip
 from seewhy.maps import paths as paths  # isort: skip
+from seewhy.maps import adaptive as adaptive  # isort: skip
+from seewhy.maps import xrai as xrai  # isort: skip
 from seewhy.maps import biased as biased  # isort: skip
+from seewhy.maps.foreign import lrp as lrp  # isort: skip
 from seewhy.maps import controls as controls  # isort: skip
 from seewhy.maps.registry import Method as Method
 from seewhy.maps.registry import MethodTable as MethodTable

@@ -120,7 +120,8 @@ def guided_ig(
         most max_dist of its way from the straight line, until 1 / steps of the whole way is done.
     Options: steps, points on the path; fraction, the part of the values that are moved before the others; max_dist, 0 (the
         straight line) to 1 (any path); baseline, one or several ("black,white") to average over.
-    Elsewhere: PAIR's saliency takes 200 steps by default; its release 0.2.1 does not run with NumPy 2.4.
+    Elsewhere: PAIR's saliency takes 200 steps by default; its release 0.2.1 does not run with NumPy 2.4. Which values go first
+        hangs on differences as small as rounding, here and there: on another device the path, and so the map, may differ.
     """
     kinds = held(baseline)
     if steps < 1 or not kinds:

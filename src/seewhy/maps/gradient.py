@@ -220,7 +220,11 @@ def refine_cam(rec: Recording, *, base: str = "grad-cam++") -> Parts:
     Elsewhere: pytorch-grad-cam passes eigen smoothing in the place of augmentation, and its rescaling changes nothing.
     """
     entry = find_method(base)
-    if entry.needs & ~(Needs.GRADIENTS | Needs.ACTIVATIONS) or entry.retarget or entry.fuse:
+    if not entry.needs.layer or entry.fuse:
+        raise MethodError(
+            f"refine-cam goes around methods that look at one layer, such as grad-cam; {entry.name} does not."
+        )
+    if entry.needs & ~(Needs.GRADIENTS | Needs.ACTIVATIONS) or entry.retarget:
         raise MethodError(
             f"refine-cam cannot be put around {entry.name}: ask for {entry.name} with fuse='product' instead."
         )

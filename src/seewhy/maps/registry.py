@@ -248,7 +248,7 @@ def _key(name: str) -> str:
 
 def _as_given(value: Any, default: Any) -> Any:
     """Return an option of any kind; the word None is what a default of None looks like in text."""
-    return None if default is None and value == "None" else value
+    return None if default is None and isinstance(value, str) and value == "None" else value
 
 
 def _convert(method_name: str, option: str, value: Any, default: Any) -> Any:

@@ -79,6 +79,11 @@ class Engine:
         """Return the same for other images."""
         return Engine(self._backend, images, conditions)
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What the model's runs by a rule for ReLU left to say."""
+        return tuple(getattr(self._backend, "told", ()))
+
     def score(self, variants: Sequence[Variants], questions: Sequence[Question]) -> tuple[list[Scores], Spent]:
         """Return each question's scores of all variants of each sample, and what one sample cost."""
         found = _Tally(variants, questions)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from seewhy.errors import MethodError
 from seewhy.recorder.biases import BiasShare
 from seewhy.recorder.cost import Cost, Spent
+from seewhy.recorder.engine import Engine
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.variants import Derived, Scores, Variants
+from seewhy.targets import Question
 
 if TYPE_CHECKING:
     from seewhy.recorder.recordings import Recordings
@@ -97,6 +99,7 @@ class Recording:
         evidence: what the method told about its map, `(batch,)` each, by name.
         cost: what the method spent on one image, beyond the recording.
         cut_short: (runs made, runs planned) where a budget ended the work early.
+        notes: what else must be said of the map.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Recording:
         self.evidence: dict[str, Tensor] = {}
         self.cost = Cost()
         self.cut_short: tuple[int, int] | None = None
+        self.notes: tuple[str, ...] = ()
 
     @property
     def images(self) -> Float[Tensor, "batch image_channel *space"]:
@@ -158,12 +162,12 @@ class Recording:
 
     def score(self, perturbation: Perturbation) -> Scores:
         """Return the scores of variants of the input."""
-        return self._shared(("score", perturbation, self._layer), perturbation, self._of.engine.score)
+        return self._shared(("score", perturbation, self._layer), perturbation, self._engine.score)
 
     def replay(self, perturbation: Perturbation) -> Scores:
-        """Return the scores for edited activations of the layer; what lies before the layer is run once."""
+        """Return the scores for edited activations of the layer; what lies before the layer is run once a chunk."""
         row, call = self._of.row(self._layer), self._of.calls[self._layer]
-        run = lambda variants, questions: self._of.engine.replay(row, call, variants, questions)  # noqa: E731
+        run = lambda variants, questions: self._engine.replay(row, call, variants, questions)  # noqa: E731
         return self._shared(("replay", perturbation, self._layer), perturbation, run)
 
     def derive(self, perturbation: Perturbation, take: Callable[[Derived], None], *, rule: str | None = None) -> None:
@@ -178,26 +182,32 @@ class Recording:
             MethodError: a rule was given, and the model has no ReLU.
         """
         variants = self._variants(perturbation)
-        self._account(self._of.engine.derive(variants, self._own_question(), take, rule))
+        engine = self._engine
+        self._account(engine.derive(variants, self._asked(self._question), take, rule))
+        self.notes += engine.told if rule else ()
 
     def biases(self) -> list[BiasShare]:
         """Return what every bias of the model contributes to the score, to first order, place by place."""
-        shares, spent = self._of.engine.biases(self._own_question())
+        shares, spent = self._engine.biases(self._asked(self._question))
         self._account(spent)
         return shares
 
     def varied(self, variation: Variation) -> Iterator[Recording]:
         """Run the model on varied inputs; yield recordings of several variants each, `variant * batch + sample` by row."""
-        batch = len(self._of.images)
+        batch, done = len(self._of.images), 0
         for chunk in self._of.varied(variation, self._group, layered=bool(self._layer)):
             part = chunk.at(self._layer, self._group.index(self._question))
             yield part
             self.pay(chunk.spent(batch) + part.cost.times(len(chunk.images) // batch))
-            self.cut_short = self.cut_short or part.cut_short
+            done += len(chunk.images) // batch
+            if part.cut_short is not None:
+                self._cut(*part.cut_short)
+        if done < len(variation):
+            self._cut(done, len(variation))
 
     def module(self, row: int) -> AbstractContextManager[nn.Module]:
         """Hold the model as a module from images `(number, channel, *space)` to sample `row`'s scores `(number,)`."""
-        return self._of.engine.module(self._own_question()[row])
+        return self._engine.module(self._asked(self._question)[row])
 
     def report(self, name: str, values: Shaped[Tensor, " batch"]) -> None:
         """Tell a number about each sample's map, such as how far it is from complete."""
@@ -231,7 +241,7 @@ class Recording:
         one = 4 * self._of.cost.seconds / len(self._of.images)
         allowed = max(1, min(budget.capped(steps), int(min(budget.limit / max(one, 1e-9), steps))))
         if allowed < steps:
-            self.cut_short = (allowed, steps)
+            self._cut(allowed, steps)
         return allowed
 
     def _variants(self, perturbation: Perturbation) -> list[Variants]:
@@ -239,10 +249,16 @@ class Recording:
 
     def row(self, row: int) -> Recording:
         """Return the recording of one sample, as a batch of one."""
-        return Recording(self._of, self._layer, self._question, self._group, row)
+        return Recording(self._of, self._layer, self._question, self._group, row if self._only is None else self._only)
 
-    def _own_question(self) -> tuple[Any, ...]:
-        return self._of.questions[self._question]
+    def _asked(self, question: int) -> Question:
+        asked = self._of.questions[question]
+        return asked if self._only is None else asked[self._only : self._only + 1]
+
+    @property
+    def _engine(self) -> Engine:
+        whole = self._of.engine
+        return whole if self._only is None else whole.on(self._mine(self._of.images), self._of.conditions)
 
     def _shared(
         self,
@@ -251,9 +267,9 @@ class Recording:
         run: Callable[[Sequence[Variants], Sequence[Any]], tuple[list[Scores], Spent]],
     ) -> Scores:
         """Return the scores for this question; those for its whole group are computed together, once."""
-        memo, key = self._of.memo, (*key, self._group)
+        memo, key = self._of.memo, (*key, self._group, self._only)
         if key not in memo:
-            memo[key] = run(self._variants(perturbation), [self._of.questions[number] for number in self._group])
+            memo[key] = run(self._variants(perturbation), [self._asked(number) for number in self._group])
         scores, spent = memo[key]
         self._account(spent)
         mine: Scores = scores[self._group.index(self._question)]
@@ -263,7 +279,12 @@ class Recording:
     def _account(self, spent: Spent) -> None:
         self.pay(spent.cost)
         if spent.done < spent.planned:
-            self.cut_short = (spent.done, spent.planned)
+            self._cut(spent.done, spent.planned)
+
+    def _cut(self, done: int, planned: int) -> None:
+        """Remember that a budget ended the work; of several pieces of work, the largest is told."""
+        if self.cut_short is None or planned > self.cut_short[1]:
+            self.cut_short = (done, planned)
 
     def _mine(self, values: Tensor) -> Tensor:
         return values if self._only is None else values[self._only : self._only + 1]

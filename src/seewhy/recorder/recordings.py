@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -138,7 +139,10 @@ class Recordings:
         at_once = max(1, first_chunk(self.images[0], backward=bool(self.gradients)) // batch)
         variants = variation(self.images, torch.Generator().manual_seed(self.conditions.seed))
         shared = replace(self.conditions, budget=self.conditions.budget.shared(len(variation)))
-        while some := list(islice(variants, at_once)):
+        left = self.conditions.budget.capped(len(variation))
+        deadline = time.perf_counter() + self.conditions.budget.limit * batch
+        while some := list(islice(variants, min(at_once, left))):
+            left -= len(some)
 
             def run(chunk: range, some: list[Tensor] = some) -> Recordings:
                 images = torch.cat([some[number] for number in chunk])
@@ -147,3 +151,5 @@ class Recordings:
 
             for _, recordings in in_chunks(len(some), len(some), run):
                 yield recordings
+            if time.perf_counter() > deadline:
+                return

@@ -18,7 +18,7 @@ from seewhy.recorder.engine import Score
 from seewhy.recorder.forward import Forward, despite_overwriting
 from seewhy.recorder.outputs import find_scores
 from seewhy.recorder.replay import TorchReplayer
-from seewhy.recorder.rules import refusal, relu_rule
+from seewhy.recorder.rules import note, refusal, relu_rule
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.tape import Tape
 from seewhy.targets import Target
@@ -29,6 +29,7 @@ class TorchBackend:
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
+        self.told: set[str] = set()
 
     def holding(self, seed: int) -> AbstractContextManager[None]:
         """Borrow the model for several runs."""
@@ -55,6 +56,8 @@ class TorchBackend:
                     scores = score(outputs)
             if tally is not None and (why := refusal(tally, type(self._forward.module).__name__)):
                 raise MethodError(why)
+            if tally is not None and (words := note(tally)):
+                self.told.add(words)
             [gradients] = derivatives(scores, [leaf])
         if gradients is None:
             raise LayerError(_NOT_DOWN_TO_INPUT)

@@ -58,7 +58,7 @@ class Counted(nn.Module):
     def listen(self, output: Tensor) -> None:
         """Count when a derivative goes back from here."""
         if output.requires_grad:
-            output.register_hook(self._back)
+            output.register_hook(self._back)  # type: ignore[no-untyped-call]
 
     def _back(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)
@@ -122,7 +122,7 @@ class _Asked:
         from captum.attr import LRP, PerturbationAttribution
 
         wanted = self.wanted
-        first = [self.model]
+        first: list[nn.Module] = [self.model]
         if wanted.layered:
             first.append(self._layer())
         made = wanted.kind(*first, **{name: self.options[name] for name in wanted.makes})
