@@ -33,7 +33,7 @@ _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def can_reset() -> bool:
-    """Return whether this system lets a process forget its peak, so that one process can measure many things."""
+    """Return whether this system lets a process forget its peak, as Linux does; else only a new peak is seen."""
     try:
         _RESET.write_text("5")
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -82,3 +83,23 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_method_cards_are_what_the_registry_says() -> None:
+    """Where this fails: `make docs`."""
+    at = importlib.util.spec_from_file_location("cards", ROOT / "docs" / "cards.py")
+    assert at is not None
+    cards = importlib.util.module_from_spec(at)
+    at.loader.exec_module(cards)
+    pages = cards.pages()
+    assert {page.name for page in cards.FOLDER.glob("*.md")} == pages.keys()
+    for name, text in pages.items():
+        assert (cards.FOLDER / name).read_text(encoding="utf-8") == text, name
+
+
+@pytest.mark.parametrize("entry", seewhy.methods(), ids=lambda entry: entry.name)
+def test_every_card_has_a_formula_and_tells_every_option(entry: registry.Method) -> None:
+    sections = entry.sections
+    assert sections.get("Formula", "").endswith(".")
+    told = sections.get("Options", "")
+    assert [option for option in entry.options if not re.search(rf"\b{option}\b", told)] == []

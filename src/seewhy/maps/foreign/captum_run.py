@@ -128,6 +128,7 @@ class _Asked:
         made = wanted.kind(*first, **{name: self.options[name] for name in wanted.makes})
         image = self._image if isinstance(made, PerturbationAttribution) else self._image.requires_grad_()
         returned = made.attribute(image, **self._arguments())
+        vars(made).clear()  # Lime and KernelShap hold themselves, and with them tensors
         gap = None
         if self._tells_gap:
             returned, gap = returned
