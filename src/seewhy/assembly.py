@@ -95,6 +95,7 @@ class _Told:
             shows=entry.shows,
             smooth=tuple(map(str, maps.wanted.smooth)),
             cost=cost_alone(self._spent, entry) + maps.cost,
+            shared=self._spent,
             evidence={name: float(values[row]) for name, values in maps.evidence.items()},
             model=self._model.name,
             diagnosis=diagnose(raw, how),

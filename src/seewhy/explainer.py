@@ -35,7 +35,7 @@ from seewhy.reading import Fuse, Reduction, View
 from seewhy.recorder import Budget, Conditions, LayerRow, LayerTable, Recordings, TorchRecorder, is_out_of_memory
 from seewhy.targets import Question, TargetLike
 
-ALL_FORWARDS = 100
+ALL_FORWARDS = 200
 """Forwards that each map may cost when all methods are compared and no budget is given."""
 
 ModelLike = nn.Module | str | LoadedModel

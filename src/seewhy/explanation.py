@@ -69,7 +69,8 @@ class Explanation:
         smooth: what was put around the method, in words.
         evidence: numbers that tell how far the map can be trusted, such as the gap of integrated gradients.
         view: "positive": the heat map is the positive part, 0..1; "signed": the map itself, -1..1.
-        cost: what this map took; what it shares with other maps is counted in each.
+        cost: what this map took; the seconds of the recording that it shares with other maps are counted in each.
+        shared: that recording's own cost.
         diagnosis: what is wrong with the map and what to try next; empty when nothing is.
         notes: what was assumed on the way.
     """
@@ -96,6 +97,7 @@ class Explanation:
     reduction: Reduction | None = None
     scaling: Scaling = "per-image"
     shows: Shows = "evidence"
+    shared: Cost = field(default_factory=Cost)
     smooth: tuple[str, ...] = ()
     evidence: Mapping[str, float] = field(default_factory=dict)
 

@@ -115,7 +115,7 @@ def compare(
         layers: one map for each layer; a glob or "all-stages" gives several.
         targets: one or several questions; "top:k" gives k.
         layout, view, smooth, reduce, preprocess, labels, device, batch_size, seed, progress: as in :func:`explain`.
-        budget: as in :func:`explain`; with "all" and None, 100 forwards a map.
+        budget: as in :func:`explain`; with "all" and None, 200 forwards a map.
         options: given to those of the methods that have them.
 
     Returns:

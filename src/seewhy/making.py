@@ -138,7 +138,8 @@ def _made(wanted: Wanted, recording: Recording, options: Mapping[str, Any]) -> n
 
 def cost_alone(spent: Cost, entry: Method) -> Cost:
     """Return what of a shared recording a method would have needed by itself."""
-    return replace(spent, backwards=spent.backwards if entry.needs.gradients else 0)
+    backwards = 0 if not entry.needs.gradients else 2 if Needs.CURVATURE in entry.needs else 1
+    return replace(spent, backwards=min(spent.backwards, backwards))
 
 
 def _check_head(entry: Method, group: Sequence[LayerRow], recordings: Recordings, question: int) -> None:

@@ -28,7 +28,15 @@ def random_map(rec: Recording) -> Float[Tensor, " batch *grid"]:
     return noise.to(rec.activations.device).expand(rec.activations.shape[0], *noise.shape).clone()
 
 
-@method("edges", needs=Needs.IMAGES, class_specific=False, signed=False, source="control; Sobel 1968", passes="1 + 0")
+@method(
+    "edges",
+    needs=Needs.IMAGES,
+    class_specific=False,
+    signed=False,
+    source="control; Sobel 1968",
+    passes="1 + 0",
+    scaling="percentile",
+)
 def edges(rec: Recording) -> Float[Tensor, " batch *space"]:
     """Control: the strength of the edges in the input, by Sobel's operator along every axis.
 

@@ -209,6 +209,7 @@ def shapley_cam(rec: Recording) -> Parts:
     class_specific=True,
     signed=False,
     source="arXiv:2605.14641",
+    scaling="percentile",
     layers="all-stages",
     fuse="product",
 )

@@ -36,9 +36,13 @@ class Cost:
     @property
     def short(self) -> str:
         """The runs of the model and the time in few letters, such as "170 runs, 2.3 s"."""
-        runs = self.forwards + self.backwards + self.replays
         seconds = f"{self.seconds:.2f}" if self.seconds < 1 else f"{self.seconds:.1f}"
-        return f"{_counted(runs, 'run')}, {seconds} s"
+        return f"{self.runs}, {seconds} s"
+
+    @property
+    def runs(self) -> str:
+        """All runs of the model and of its tail, such as "170 runs"."""
+        return _counted(self.forwards + self.backwards + self.replays, "run")
 
     def __str__(self) -> str:
         """Return, say, "1 forward, 1 backward, 0.06 s"."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -96,7 +97,8 @@ def _grid(explanations: Sequence[Explanation], columns: int | None, style: dict[
     width, height = _cell(explanations[0])
     words = _telling(explanations)
     together = _neighbours(words)
-    labels = ["\n".join(_fitted(word, width) for word in each) for each in words]
+    usual = _usual_target(explanations)
+    labels = ["\n".join(_fitted(word, width) for word in each if word != usual) for each in words]
     labels = [
         label + "".join(f"\n[{f.code}]" for f in each.diagnosis)
         for label, each in zip(labels, explanations, strict=True)
@@ -119,8 +121,10 @@ def _grid(explanations: Sequence[Explanation], columns: int | None, style: dict[
         _show(cells[place], overlay(explanation, max_side=_CELL_PIXELS, **style), label)
         if costs:
             _tell_cost(cells[place], explanation)
+    told = "; under each: its runs of the model, and seconds beyond the recording that all share" if costs else ""
+    told += f" ({explanations[0].shared.seconds:.2f} s)" if costs else ""
     for view in sorted({explanation.view for explanation in explanations}):
-        _colour_bar(drawn, axes, view, style)
+        _colour_bar(drawn, axes, view, style, told=told)
     drawn.suptitle("\n".join(title), fontsize=9, parse_math=False)
     return drawn
 
@@ -133,17 +137,25 @@ def _common(explanations: Sequence[Explanation]) -> str:
         "by ": {each.method for each in explanations},
         "at ": {" + ".join(each.layers) or "the input" for each in explanations},
     }
-    told = f"{one.model}: evidence " + " ".join(
-        word + values.pop() for word, values in shared.items() if len(values) == 1
-    )
+    words = {word: values.pop() for word, values in shared.items() if len(values) == 1}
+    if (usual := _usual_target(explanations)) is not None:
+        words = {"for ": f"{usual}, where nothing else is said,", **words}
+    told = f"{one.model}: evidence " + " ".join(word + value for word, value in words.items())
     unseen = "" if one.seen.all() else " (grey, hatched: cropped away, never seen by the model)"
     return told + unseen
+
+
+def _usual_target(explanations: Sequence[Explanation]) -> str | None:
+    """Return the question that all but a few maps are about: it is told once, over all; None where there is no such one."""
+    [(target, count)] = Counter(each.target for each in explanations).most_common(1)
+    return target if len(explanations) > count > 0.8 * len(explanations) else None
 
 
 def _tell_cost(ax: Axes, explanation: Explanation) -> None:
     """Write below a map what it took, and whether a budget cut it short."""
     short = any(note.startswith("the budget ended") for note in explanation.notes)
-    told = f"{explanation.cost.short}{', cut short' if short else ''}"
+    own = replace(explanation.cost, seconds=explanation.cost.seconds - explanation.shared.seconds)
+    told = f"{own.short if own.seconds > 0 else own.runs}{', cut short' if short else ''}"
     ax.text(0.5, -0.02, told, fontsize=6, ha="center", va="top", color="0.35", transform=ax.transAxes)
 
 
@@ -241,9 +253,21 @@ def _show(ax: Axes, picture: Image.Image, title: str) -> None:
 
 
 def _colour_bar(
-    drawn: Figure, axes: list[Axes], view: View, style: dict[str, Any], *, upright: float | None = None
+    drawn: Figure,
+    axes: list[Axes],
+    view: View,
+    style: dict[str, Any],
+    *,
+    upright: float | None = None,
+    told: str = "",
 ) -> None:
-    """Add a bar that says what the colours mean: below the axes, or beside them with a height of `upright` inches."""
+    """Add a bar that says what the colours mean: below the axes, or beside them with a height of `upright` inches.
+
+    Args:
+        drawn, axes, view, style: what is drawn, and how.
+        upright: the height; None: below.
+        told: what else to say below it.
+    """
     low = -1 if view == "signed" else 0
     scale = ScalarMappable(Normalize(low, 1), mpl.colormaps[colormap_name(view, style["colormap"])])
     width, height = drawn.get_size_inches()
@@ -262,6 +286,5 @@ def _colour_bar(
     bar.ax.tick_params(labelsize=7)
     if upright is None:
         number = isinstance(style["scaling"], int | float)
-        bar.set_label(
-            f"one scale: the end is {style['scaling']:g}" if number else "each map on its own scale", fontsize=7
-        )
+        scale_told = f"one scale: the end is {style['scaling']:g}" if number else "each map on its own scale"
+        bar.set_label(f"{scale_told}{told}", fontsize=7)

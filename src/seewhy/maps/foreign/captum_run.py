@@ -206,6 +206,10 @@ class _Asked:
         else:
             mask, self._alike = as_segments(given, image.shape[1:]), True
         regions = int(mask.max()) + 1
+        if regions < 2:
+            raise MethodError(
+                f"captum:{self.wanted.name}: there is one region only, so the map would be flat. Give more segments."
+            )
         if self.wanted.name == "ShapleyValues" and regions > MOST_EXACT:
             raise MethodError(
                 f"captum:ShapleyValues goes through all {math.factorial(regions):,} orders of {regions} regions. Give "

@@ -81,7 +81,7 @@ def lrp(
             found[row] = relevance[0]
     rec.pay(Cost(2, 1, (time.perf_counter() - begin) / len(found)))
     rec.report("score difference", scores)
-    rec.report("completeness gap", found.flatten(1).sum(1).cpu() - scores)
+    rec.report("relevance kept by biases", scores - found.flatten(1).sum(1).cpu())
     return found
 
 
