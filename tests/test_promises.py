@@ -31,6 +31,11 @@ def few(name: str) -> dict[str, int]:
     return {option: FEW[option] for option in find_method(name).options if option in FEW}
 
 
+def steady(name: str, model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
+    """In float64 where a method's path turns at thresholds, so that the last bit of a derivative may lead it elsewhere."""
+    return (model.double(), images.double()) if name == "guided-ig" else (model, images)
+
+
 def snapshot(model: nn.Module) -> dict[str, object]:
     """Return everything of a model that an explanation might change."""
     return {
@@ -119,6 +124,7 @@ def test_backward_is_never_called(
 @every_method
 def test_a_batch_equals_one_by_one(name: str, small_net: SmallNet, batch: Tensor) -> None:
     targets = [2, 0, 4]
+    small_net, batch = steady(name, small_net, batch)
     together = explain(small_net, batch, targets, name)
     for image, target, found in zip(batch, targets, together, strict=True):
         alone = explain(small_net, image, target, name)
@@ -129,6 +135,7 @@ def test_a_batch_equals_one_by_one(name: str, small_net: SmallNet, batch: Tensor
 @every_method
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_size_of_the_chunks_changes_nothing(name: str, size: int, small_net: SmallNet, batch: Tensor) -> None:
+    small_net, batch = steady(name, small_net, batch)
     whole = explain(small_net, batch, [2, 0, 4], name)
     chunked = explain(small_net, batch, [2, 0, 4], name, batch_size=size)
     for one, other in zip(whole, chunked, strict=True):
