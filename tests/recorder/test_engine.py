@@ -19,6 +19,12 @@ from seewhy.targets import ClassTarget
 from small_models import SmallNet, make_small_net
 
 
+@pytest.fixture(autouse=True)
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much is run at once depends on them."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+
+
 class Plain:
     """A model of one line: the outputs are the image's sum, its square and its number of pixels.
 
@@ -34,6 +40,7 @@ class Plain:
         self.seen: list[list[float]] = []
         self.tried: list[int] = []
         self.held = False
+        self.rehearsed = 0
         self.now = 0.0
 
     @contextmanager
@@ -45,6 +52,11 @@ class Plain:
             yield
         finally:
             self.held = False
+
+    def rehearse(self, image: Tensor) -> None:
+        assert self.held
+        assert len(image) == 1
+        self.rehearsed += 1
 
     def outputs(self, images: Tensor) -> Tensor:
         assert self.held

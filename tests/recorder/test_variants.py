@@ -137,7 +137,8 @@ def test_which_errors_say_that_memory_ran_out(error: BaseException, is_memory: b
     assert is_out_of_memory(error) == is_memory
 
 
-def test_the_first_chunk_follows_the_size_of_the_image() -> None:
+def test_the_first_chunk_follows_the_size_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     sizes = [first_chunk(torch.zeros(3, *space), backward=False) for space in [(224, 224), (448, 448), (4000, 4000)]]
     assert sizes == [16, 4, 1]
     assert first_chunk(torch.zeros(3, 224, 224), backward=True) == 8

@@ -23,6 +23,10 @@ from seewhy.recorder.variants import Derived, Part, Scores, Variants, in_chunks,
 from seewhy.targets import Question, Target
 
 Result = TypeVar("Result")
+
+MANY = 24
+"""Runs of a sample from which on the model is rehearsed first: that takes as long as two."""
+
 Score = Callable[[Tensor], Tensor]
 """From outputs `(number, *output)` to the scores `(number,)` that are explained."""
 
@@ -33,6 +37,9 @@ class Backend(Protocol):
 
     def holding(self, seed: int) -> AbstractContextManager[Any]:
         """Borrow the model for several runs."""
+
+    def rehearse(self, image: Tensor) -> None:
+        """Find out with one image `(1, channel, *space)` how to be fast in the many runs that come while it is held."""
 
     def outputs(self, images: Tensor) -> Tensor:
         """Return `(number, *output)`."""
@@ -190,6 +197,8 @@ class Engine:
 
         with self._backend.holding(self._conditions.seed):
             begin = time.perf_counter()
+            if max(counts, default=0) >= MANY and not block:  # a tail costs less than a rehearsal
+                self._backend.rehearse(self._images[:1])
             limit = begin + budget.limit * max(1, sum(count > 0 for count in counts))
             if watch is not None:
                 watch(0, len(pairs))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from seewhy.recorder.biases import BiasShare, BiasTap, merged
 from seewhy.recorder.borrow import borrowed
 from seewhy.recorder.differentiate import derivatives, factors
 from seewhy.recorder.engine import Score
+from seewhy.recorder.folding import Folded, fold
 from seewhy.recorder.forward import Forward, despite_overwriting
 from seewhy.recorder.outputs import find_scores
 from seewhy.recorder.replay import TorchReplayer
@@ -23,21 +25,37 @@ from seewhy.recorder.table import LayerRow
 from seewhy.recorder.tape import Tape
 from seewhy.targets import Target
 
+Result = TypeVar("Result")
+
 
 class TorchBackend:
     """What the engine asks of a torch model; see :class:`seewhy.recorder.engine.Backend`."""
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
+        self._folded: Folded | None = None
         self.told: set[str] = set()
 
-    def holding(self, seed: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def holding(self, seed: int) -> Iterator[None]:
         """Borrow the model for several runs."""
-        return borrowed(self._forward.module, seed)
+        with borrowed(self._forward.module, seed):
+            try:
+                yield
+            finally:
+                self._folded = None
+
+    def rehearse(self, image: Tensor) -> None:
+        """Find out with one image `(1, channel, *space)` which batch normalisations to fold while the model is held."""
+        self._folded = fold(self._forward.module, lambda: self.outputs(image))
+
+    def _run(self, run: Callable[[], Result]) -> Result:
+        return run() if self._folded is None else self._folded(run)
 
     def outputs(self, images: Tensor) -> Tensor:
         """Return `(number, *output)`."""
-        return self._forward.run(self._forward.placed(images), (), Tape(gradients=False)).detach()
+        placed = self._forward.placed(images)
+        return self._run(lambda: self._forward.run(placed, (), Tape(gradients=False))).detach()
 
     def derivatives(self, images: Tensor, score: Score, rule: str | None) -> tuple[Tensor, Tensor]:
         """Return the scores `(number,)` and their derivatives `(number, channel, *space)` by the images, float32.
@@ -103,10 +121,13 @@ class TorchBackend:
         """Return the images as a leaf, and the outputs with a graph down to it, also against the model's own `no_grad`."""
         leaf = self._forward.placed(images).detach().requires_grad_()
         for insist in (False, True):
-            outputs = self._forward.run(leaf, (), Tape(gradients=False, insist=insist, begun=True))
+            outputs = self._run(partial(self._graphed, leaf, insist))
             if outputs.requires_grad:
                 return leaf, outputs
         raise LayerError(_NOT_DOWN_TO_INPUT)
+
+    def _graphed(self, leaf: Tensor, insist: bool) -> Tensor:
+        return self._forward.run(leaf, (), Tape(gradients=False, insist=insist, begun=True))
 
 
 class Scorer(nn.Module):
