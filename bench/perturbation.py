@@ -78,21 +78,28 @@ def kinds(task: Task) -> tuple[Kind, ...]:
 def perturb(subject: Subject, repeats: int) -> Table:
     """Measure Ablation-CAM, Score-CAM, occlusion, feature ablation, integrated gradients and RISE on one image."""
     layer = subject.stages[-1]
+    subject = subject.typical(layer)
     task = subject.task(layer)
     rounds = max(1, repeats // 5)
     rows: list[Row] = []
     for kind in kinds(task):
         rows += _measured(subject, task, kind, rounds, told=not rows)
-    text = (
-        f"One image, the predicted class; Ablation-CAM and Score-CAM at layer `{layer}` ({subject.channels(layer)} channels, "
-        f"of which seewhy leaves out those that show nothing), compared there; the others at the input's resolution, compared "
-        f"there and with their sign. Occlusion hides windows of {WINDOW} pixels, {STRIDE} apart; feature ablation "
-        f"{len(superpixels(task.images[0].cpu(), SEGMENTS).unique())} superpixels, the same for both; integrated gradients take "
-        f"{STEPS} steps; RISE {MASKS} masks. Hidden is 0 in the model's units. Peers have the batch size at which "
-        f"they were fastest on a part of the work, of {', '.join(map(str, sizes_for(subject.device)))}; runs that take long are "
-        "made once, not warmed up. No peer here has RISE."
+    return Table("Perturbation and path methods", _words(subject, task, layer), tuple(rows), rounds)
+
+
+def _words(subject: Subject, task: Task, layer: str) -> str:
+    live = subject.live_channels(layer)
+    segments = len(superpixels(task.images[0].cpu(), SEGMENTS).unique())
+    return (
+        f"One image, the predicted class; Ablation-CAM and Score-CAM at layer `{layer}`, compared there. seewhy leaves out those "
+        f"of its {subject.channels(layer)} channels that show nothing: it is the image with the median number of those that show "
+        f"something, {live[0]} (between {min(live)} and {max(live)} in the {len(live)} images at hand). The other methods are "
+        f"compared at the input's resolution and with their sign. Occlusion hides windows of {WINDOW} pixels, {STRIDE} apart; "
+        f"feature ablation {segments} superpixels, the same for both; integrated gradients take {STEPS} steps; RISE {MASKS} "
+        "masks. Hidden is 0 in the model's units. Peers have the batch size at which they were fastest on a part of the work, "
+        f"of {', '.join(map(str, sizes_for(subject.device)))}; runs that take long are made once, not warmed up. No peer here "
+        "has RISE."
     )
-    return Table("Perturbation and path methods", text, tuple(rows), rounds)
 
 
 def _measured(subject: Subject, task: Task, kind: Kind, rounds: int, *, told: bool) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,23 @@ class Subject:
         """Return the question about the first images' predicted classes at layers."""
         images = self.images[:count]
         return Task(self.model, layers, images, tuple(self.classes(images)))
+
+    def live_channels(self, layer: str) -> list[int]:
+        """Return, for each image, how many channels of a layer are not the same everywhere."""
+        kept: list[Tensor] = []
+        listen = self.model.get_submodule(layer).register_forward_hook(
+            lambda _module, _inputs, output: kept.append(output.flatten(2))
+        )
+        for image in self.images.split(1):
+            self.bare(image)
+        listen.remove()
+        return [int((each.amax(2) > each.amin(2)).sum()) for each in kept]
+
+    def typical(self, layer: str) -> Subject:
+        """Return the same with the image in front that has the median number of live channels at a layer."""
+        live = self.live_channels(layer)
+        order = sorted(range(len(live)), key=lambda row: live[row])
+        return replace(self, images=self.images.roll(-order[len(live) // 2], 0))
 
     def channels(self, layer: str) -> int:
         """Return how many channels a layer has."""

@@ -20,9 +20,10 @@ from small_models import SmallNet, make_small_net
 
 
 @pytest.fixture(autouse=True)
-def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How much is run at once depends on them."""
+def same_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much is run at once depends on the machine; here 16 forwards, or 8 with backwards, of 224 x 224."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr("seewhy.recorder.memory._ON_CPU", {False: 4, True: 2})
 
 
 class Plain:

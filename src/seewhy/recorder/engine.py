@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from seewhy.recorder.biases import BiasShare, merged
 from seewhy.recorder.conditions import Conditions
 from seewhy.recorder.cost import Cost, Spent
-from seewhy.recorder.memory import first_chunk
+from seewhy.recorder.memory import first_chunk, heap_kept
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.variants import Derived, Part, Scores, Variants, in_chunks, interleaved, parts
 from seewhy.targets import Question, Target
@@ -195,7 +195,7 @@ class Engine:
         def chosen(chunk: range) -> list[Part]:
             return parts(pairs[chunk.start : chunk.stop])
 
-        with self._backend.holding(self._conditions.seed):
+        with heap_kept(), self._backend.holding(self._conditions.seed):
             begin = time.perf_counter()
             if max(counts, default=0) >= MANY and not block:  # a tail costs less than a rehearsal
                 self._backend.rehearse(self._images[:1])
