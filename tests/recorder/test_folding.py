@@ -169,12 +169,13 @@ def test_what_is_used_in_another_way_is_left_alone(make: Callable[[], nn.Module]
     [
         lambda model: model.norm.train(),
         lambda model: model.conv.register_forward_hook(lambda *_: None),
+        lambda model: model.norm.register_forward_pre_hook(lambda *_: None),
         lambda model: model.half(),
         lambda model: setattr(model, "norm", nn.GroupNorm(1, 3).double()),
         lambda model: setattr(model, "norm", nn.BatchNorm2d(3, track_running_stats=False).double()),
         lambda model: nn.utils.parametrizations.weight_norm(model.conv),
     ],
-    ids=["training", "hooks", "half", "group norm", "no statistics", "computed weight"],
+    ids=["training", "hook", "hook before", "half", "group norm", "no statistics", "computed weight"],
 )
 @torch.no_grad()
 def test_other_models_are_left_alone(spoil: Callable[[Any], Any]) -> None:

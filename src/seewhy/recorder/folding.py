@@ -91,7 +91,7 @@ def fold(module: nn.Module, run: Callable[[], Tensor]) -> Folded | None:
     parts = list(module.modules())
     if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts):
         return None
-    if any(part._forward_hooks for part in parts):
+    if any(part._forward_hooks or part._forward_pre_hooks for part in parts):
         return None  # the caller's own hooks shall see what they always see
     with _Learning({id(parameter) for parameter in module.parameters()}) as learning:
         expected = run()
