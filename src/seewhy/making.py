@@ -16,7 +16,7 @@ from seewhy.maps import Method
 from seewhy.maps.smoothing import smoothed
 from seewhy.plan import Plan, Wanted
 from seewhy.reading import Reduction
-from seewhy.recorder import Cost, LayerRow, Needs, Recording, Recordings, is_out_of_memory
+from seewhy.recorder import Cost, LayerRow, Needs, Recording, Recordings, Sharing, is_out_of_memory
 
 Asked = Sequence[tuple[int | None, ...]]
 """For each question asked, the numbers of its recorded versions: itself, then as each method of the plan changes it."""
@@ -87,7 +87,9 @@ def _together(
     entry = wanted.method
     own, _ = entry.split_options(wanted.options)
     _check_head(entry, group, recordings, question)
-    seen = [recordings.at(layer, question, together) for layer in ([row.name for row in group] or [""])]
+    layers = tuple(dict.fromkeys(row.name for rows in plan.groups(wanted) for row in rows))
+    sharing = Sharing(together, layers, entry.needs)
+    seen = [recordings.at(layer, question, sharing) for layer in ([row.name for row in group] or [""])]
     found = [_made(wanted, each, own) for each in seen]
     notes = [note for each in seen for note in each.notes]
     notes += [

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.maps.smoothing import Augment, Eigen, Noise, Transform, as_smoothing, both, flip, times
+from seewhy.recorder import TorchRecorder
 from small_models import SmallNet, make_small_net
 
 Array = np.ndarray
@@ -118,6 +119,26 @@ class Square(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         squares = self.features(images) ** 2
         return torch.stack([squares[..., :5].sum((1, 2, 3)), squares[..., 5:].sum((1, 2, 3))], 1)
+
+
+def test_varied_inputs_are_recorded_for_what_the_method_uses_and_nothing_else(
+    model: SmallNet, batch: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = []
+    record = TorchRecorder.record
+
+    def spied(self: TorchRecorder, images: Tensor, layers: list, *rest: object, needs: seewhy.Needs, **more: object):
+        recorded.append(([row.name for row in layers], needs))
+        return record(self, images, layers, *rest, needs=needs, **more)
+
+    monkeypatch.setattr(TorchRecorder, "record", spied)
+    methods = ["smooth-grad-cam++", "shapley-cam", "refine-cam"]
+    seewhy.compare(model, batch[0], methods=methods, targets=3)
+    (all_layers, everything), *varied = recorded
+    assert len(all_layers) > 1
+    assert seewhy.Needs.CURVATURE in everything
+    assert varied
+    assert all(each == ([all_layers[-1]], seewhy.Needs.GRADIENTS) for each in varied)
 
 
 def test_transforms_of_ones_own(batch: Tensor) -> None:

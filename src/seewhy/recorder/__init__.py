@@ -9,6 +9,7 @@ from seewhy.recorder.pytorch import TorchRecorder as TorchRecorder
 from seewhy.recorder.recording import Needs as Needs
 from seewhy.recorder.recording import Perturbation as Perturbation
 from seewhy.recorder.recording import Recording as Recording
+from seewhy.recorder.recording import Sharing as Sharing
 from seewhy.recorder.recording import Variation as Variation
 from seewhy.recorder.recordings import Recordings as Recordings
 from seewhy.recorder.table import LayerLike as LayerLike

@@ -149,7 +149,12 @@ class TorchRecorder:
             conditions=conditions,
             calls=tape.calls,
             engine=Engine(TorchBackend(self._forward), images, conditions),
-            again=lambda varied, asked, then: self.record(
-                varied, layers, lambda _: asked, needs=needs, conditions=then
+            needs=needs,
+            again=lambda varied, asked, sharing, then: self.record(
+                varied,
+                [row for row in layers if row.name in sharing.layers],
+                lambda _: asked,
+                needs=sharing.needs,
+                conditions=then,
             ),
         )

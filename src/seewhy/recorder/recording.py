@@ -91,6 +91,21 @@ class _Itself:
         return Variants(1, lambda _: sample.images)
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """What a method is asked in one go, so that further runs of the model serve all of it and record nothing else.
+
+    Attributes:
+        questions: their numbers.
+        layers: their names.
+        needs: of the method.
+    """
+
+    questions: tuple[int, ...]
+    layers: tuple[str, ...]
+    needs: Needs
+
+
 class Recording:
     """What one layer did about one question, for a batch. All float32, on the model's device. Nothing in it may be changed.
 
@@ -102,13 +117,11 @@ class Recording:
         notes: what else must be said of the map.
     """
 
-    def __init__(
-        self, of: Recordings, layer: str, question: int, group: tuple[int, ...], only: int | None = None
-    ) -> None:
+    def __init__(self, of: Recordings, layer: str, question: int, sharing: Sharing, only: int | None = None) -> None:
         self._of = of
         self._layer = layer
         self._question = question
-        self._group = group
+        self._sharing = sharing
         self._only = only
         self.generator = torch.Generator().manual_seed(of.conditions.seed)
         self.evidence: dict[str, Tensor] = {}
@@ -195,8 +208,8 @@ class Recording:
     def varied(self, variation: Variation) -> Iterator[Recording]:
         """Run the model on varied inputs; yield recordings of several variants each, `variant * batch + sample` by row."""
         batch, done = len(self._of.images), 0
-        for chunk in self._of.varied(variation, self._group, layered=bool(self._layer)):
-            part = chunk.at(self._layer, self._group.index(self._question))
+        for chunk in self._of.varied(variation, self._sharing):
+            part = chunk.at(self._layer, self._sharing.questions.index(self._question))
             yield part
             self.pay(chunk.spent(batch) + part.cost.times(len(chunk.images) // batch))
             done += len(chunk.images) // batch
@@ -249,7 +262,9 @@ class Recording:
 
     def row(self, row: int) -> Recording:
         """Return the recording of one sample, as a batch of one."""
-        return Recording(self._of, self._layer, self._question, self._group, row if self._only is None else self._only)
+        return Recording(
+            self._of, self._layer, self._question, self._sharing, row if self._only is None else self._only
+        )
 
     def _asked(self, question: int) -> Question:
         asked = self._of.questions[question]
@@ -267,12 +282,12 @@ class Recording:
         run: Callable[[Sequence[Variants], Sequence[Any]], tuple[list[Scores], Spent]],
     ) -> Scores:
         """Return the scores for this question; those for its whole group are computed together, once."""
-        memo, key = self._of.memo, (*key, self._group, self._only)
+        memo, key = self._of.memo, (*key, self._sharing.questions, self._only)
         if key not in memo:
-            memo[key] = run(self._variants(perturbation), [self._asked(number) for number in self._group])
+            memo[key] = run(self._variants(perturbation), [self._asked(number) for number in self._sharing.questions])
         scores, spent = memo[key]
         self._account(spent)
-        mine: Scores = scores[self._group.index(self._question)]
+        mine: Scores = scores[self._sharing.questions.index(self._question)]
         device = self.images.device
         return Scores(mine.values.to(device), mine.known.to(device))
 

@@ -15,7 +15,7 @@ from seewhy.recorder.conditions import Conditions
 from seewhy.recorder.cost import Cost
 from seewhy.recorder.engine import Engine
 from seewhy.recorder.memory import first_chunk
-from seewhy.recorder.recording import Recording, Variation
+from seewhy.recorder.recording import Needs, Recording, Sharing, Variation
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.variants import in_chunks
 from seewhy.targets import Question
@@ -23,7 +23,7 @@ from seewhy.targets import Question
 KEPT_BYTES = 256 << 20
 """Recordings of varied inputs up to this size are kept for other layers and methods."""
 
-Again = Callable[[Tensor, tuple[Question, ...], Conditions], "Recordings"]
+Again = Callable[[Tensor, tuple[Question, ...], "Sharing", Conditions], "Recordings"]
 
 
 @dataclass(eq=False)
@@ -44,7 +44,8 @@ class Recordings:
         conditions: for this and all further runs.
         calls: how often each layer ran; the last time is what was recorded.
         engine: further runs.
-        again: record the same layers and the given questions for other inputs.
+        needs: what the methods use, all together.
+        again: record the given questions for other inputs.
         memo: what was scored, by what was asked.
     """
 
@@ -61,19 +62,23 @@ class Recordings:
     conditions: Conditions
     calls: Mapping[str, int]
     engine: Engine
+    needs: Needs
     again: Again
     memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
-    def at(self, layer: str, question: int, together: tuple[int, ...] | None = None) -> Recording:
+    def at(self, layer: str, question: int, sharing: Sharing | None = None) -> Recording:
         """Return what a method sees: one layer, one question.
 
         Args:
             layer: a recorded layer's name.
             question: the question's number.
-            together: all the questions that the method will be asked; if it runs the model again, they share the runs.
+            sharing: what the method will be asked, and of what; if it runs the model again, all of it shares the runs.
         """
-        group = together or tuple(range(len(self.questions)))
-        return Recording(self, layer, question, group)
+        return Recording(self, layer, question, sharing or self._all)
+
+    @property
+    def _all(self) -> Sharing:
+        return Sharing(tuple(range(len(self.questions))), tuple(row.name for row in self.layers), self.needs)
 
     def row(self, layer: str) -> LayerRow:
         """Return a recorded layer's row."""
@@ -87,21 +92,20 @@ class Recordings:
         """Return what one of `samples` images spent on the recording of these variants of them."""
         return replace(self.cost, seconds=self.cost.seconds / len(self.images)).times(len(self.images) // samples)
 
-    def varied(self, variation: Variation, group: tuple[int, ...], *, layered: bool) -> Iterator[Recordings]:
+    def varied(self, variation: Variation, sharing: Sharing) -> Iterator[Recordings]:
         """Yield recordings of varied inputs, several variants each; kept for the next who asks, unless they are large.
 
         Args:
             variation: how to vary them.
-            group: the questions' numbers.
-            layered: whether the layers are looked at; if not, nothing is run before it is asked for.
+            sharing: what is recorded; of no layer, nothing is run before it is asked for.
         """
-        key = ("varied", variation, group, layered)
+        key = ("varied", variation, sharing)
         if key in self.memo:
             yield from self.memo[key]
             return
         kept: list[Recordings] = []
         size = 0
-        for recordings in self._vary(variation, tuple(self.questions[number] for number in group), layered=layered):
+        for recordings in self._vary(variation, sharing):
             size += recordings.bytes
             if size <= KEPT_BYTES:
                 kept.append(recordings)
@@ -109,7 +113,9 @@ class Recordings:
         if size <= KEPT_BYTES:
             self.memo[key] = kept
 
-    def _not_yet(self, images: Tensor, asked: tuple[Question, ...], conditions: Conditions) -> Recordings:
+    def _not_yet(
+        self, images: Tensor, asked: tuple[Question, ...], sharing: Sharing, conditions: Conditions
+    ) -> Recordings:
         """Return recordings of no layer, whose scores are asked for when they are needed."""
         return replace(
             self,
@@ -122,6 +128,7 @@ class Recordings:
             gradients={},
             curvatures={},
             heads={},
+            needs=sharing.needs,
             cost=Cost(),
             conditions=conditions,
             engine=self.engine.on(images, conditions),
@@ -134,9 +141,11 @@ class Recordings:
         held = [self.images, *self.activations.values(), *self.gradients.values(), *self.curvatures.values()]
         return sum(each.numel() * each.element_size() for each in held)
 
-    def _vary(self, variation: Variation, asked: tuple[Question, ...], *, layered: bool) -> Iterator[Recordings]:
+    def _vary(self, variation: Variation, sharing: Sharing) -> Iterator[Recordings]:
         batch = len(self.images)
-        at_once = max(1, first_chunk(self.images[0], backward=bool(self.gradients)) // batch)
+        asked = [self.questions[number] for number in sharing.questions]
+        record = self.again if sharing.layers else self._not_yet
+        at_once = max(1, first_chunk(self.images[0], backward=sharing.needs.gradients) // batch)
         variants = variation(self.images, torch.Generator().manual_seed(self.conditions.seed))
         shared = replace(self.conditions, budget=self.conditions.budget.shared(len(variation)))
         left = self.conditions.budget.capped(len(variation))
@@ -146,8 +155,7 @@ class Recordings:
 
             def run(chunk: range, some: list[Tensor] = some) -> Recordings:
                 images = torch.cat([some[number] for number in chunk])
-                record = self.again if layered else self._not_yet
-                return record(images, tuple(question * len(chunk) for question in asked), shared)
+                return record(images, tuple(question * len(chunk) for question in asked), sharing, shared)
 
             for _, recordings in in_chunks(len(some), len(some), run):
                 yield recordings
