@@ -181,6 +181,18 @@ def test_samples_advance_alike() -> None:
     assert backend.tried == [16, 16, 8]
 
 
+@pytest.mark.parametrize(("counts", "times"), [([23], 0), ([24], 1), ([12, 12], 0), ([3, 24], 1)])
+def test_many_runs_of_a_sample_are_rehearsed_once(counts: list[int], times: int) -> None:
+    images, backend = images_of(len(counts)), Plain()
+    Engine(backend, images, Conditions()).score(shifted(images, counts), [question(len(counts), 2)])
+    assert backend.rehearsed == times
+    backend.rehearsed = 0
+    Engine(backend, images, Conditions(budget=Budget(forwards=23))).score(
+        shifted(images, counts), [question(len(counts), 2)]
+    )
+    assert backend.rehearsed == 0
+
+
 def told(watch: list[tuple[int, int]], **more: Any) -> Conditions:
     return Conditions(watch=lambda done, planned: watch.append((done, planned)), **more)
 

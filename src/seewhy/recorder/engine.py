@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -195,7 +195,8 @@ class Engine:
         def chosen(chunk: range) -> list[Part]:
             return parts(pairs[chunk.start : chunk.stop])
 
-        with heap_kept(), self._backend.holding(self._conditions.seed):
+        on_cpu = self._images.device.type == "cpu"
+        with heap_kept() if on_cpu else nullcontext(), self._backend.holding(self._conditions.seed):
             begin = time.perf_counter()
             if max(counts, default=0) >= MANY and not block:  # a tail costs less than a rehearsal
                 self._backend.rehearse(self._images[:1])

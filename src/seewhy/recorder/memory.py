@@ -6,13 +6,17 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _PIXELS = 224 * 224
-# Images of 224 x 224 in one run. On a CPU, for each thread, more are slower (the cache); on a GPU fewer leave it idle.
+# Images of 224 x 224 in one run. On a CPU, for each thread, more are slower (the cache), and very many do not fit; on a GPU
+# fewer leave it idle.
 _ON_CPU = {False: 3, True: 3}
+_MOST_ON_CPU = {False: 24, True: 12}
 _ON_GPU = {False: 128, True: 32}
+_MOST_REPLAYS = {"cpu": 256, "gpu": 1024}
 _REPLAYED_BYTES = {"cpu": 64 << 20, "gpu": 256 << 20}
 
 
@@ -24,11 +28,11 @@ def heap_kept() -> Iterator[None]:
     """Meanwhile, let the C library keep what is freed for what is needed next (about 128 MiB).
 
     glibc gives freed memory back to the system, which clears every page anew for the next layer: a fifth of a small network's
-    time. It does not for blocks no larger than the largest that it saw freed (up to 32 MiB), nor for what lies before one that
-    is in use. That one here is never written to, so it takes no memory.
+    time. It does not for blocks no larger than the largest that it ever saw freed (32 MiB at most), nor for what lies before
+    one that is in use. That one here is never written to, so it takes no memory.
     """
-    torch.empty(_BLOCK, dtype=torch.uint8)
-    *freed, last = (torch.empty(_BLOCK, dtype=torch.uint8) for _ in range(5))
+    np.empty(_BLOCK, np.uint8)  # numpy's, because torch's may be made elsewhere, or be filled
+    *freed, last = (np.empty(_BLOCK, np.uint8) for _ in range(5))
     del freed
     yield
     del last
@@ -42,11 +46,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def first_chunk(image: Tensor, *, backward: bool) -> int:
     """Return how many inputs `(channel, *space)` to run at once, forwards only or backwards too."""
-    images = _ON_CPU[backward] * min(16, torch.get_num_threads()) if image.device.type == "cpu" else _ON_GPU[backward]
+    images = _ON_GPU[backward]
+    if image.device.type == "cpu":
+        images = min(_MOST_ON_CPU[backward], _ON_CPU[backward] * torch.get_num_threads())
     return max(1, min(8 * images, round(images * _PIXELS / max(1, math.prod(image.shape[1:])))))
 
 
 def first_replay(activations: Tensor) -> int:
     """Return how many copies of one sample's activations `(channel, *grid)` to send through a model's tail at once."""
-    limit = _REPLAYED_BYTES["cpu" if activations.device.type == "cpu" else "gpu"]
-    return max(4, min(1024, limit // max(1, 4 * activations.numel())))
+    kind = "cpu" if activations.device.type == "cpu" else "gpu"
+    return max(4, min(_MOST_REPLAYS[kind], _REPLAYED_BYTES[kind] // max(1, 4 * activations.numel())))

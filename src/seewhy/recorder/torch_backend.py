@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -47,7 +46,8 @@ class TorchBackend:
 
     def rehearse(self, image: Tensor) -> None:
         """Find out with one image `(1, channel, *space)` which batch normalisations to fold while the model is held."""
-        self._folded = fold(self._forward.module, lambda: self.outputs(image))
+        two = torch.cat([image, image.flip(-1) / 2])
+        self._folded = fold(self._forward.module, lambda: self.outputs(two))
 
     def _run(self, run: Callable[[], Result]) -> Result:
         return run() if self._folded is None else self._folded(run)
@@ -64,7 +64,8 @@ class TorchBackend:
             MethodError: a rule for ReLU was given, and the model has none.
             LayerError: the model cannot be differentiated down to its input.
         """
-        return despite_overwriting(lambda: self._derivatives(images, score, rule))
+        # With its backward, in which a model that saves memory runs parts of its forward again.
+        return self._run(lambda: despite_overwriting(lambda: self._derivatives(images, score, rule)))
 
     def _derivatives(self, images: Tensor, score: Score, rule: str | None) -> tuple[Tensor, Tensor]:
         with _frozen(self._forward.module):
@@ -121,13 +122,10 @@ class TorchBackend:
         """Return the images as a leaf, and the outputs with a graph down to it, also against the model's own `no_grad`."""
         leaf = self._forward.placed(images).detach().requires_grad_()
         for insist in (False, True):
-            outputs = self._run(partial(self._graphed, leaf, insist))
+            outputs = self._forward.run(leaf, (), Tape(gradients=False, insist=insist, begun=True))
             if outputs.requires_grad:
                 return leaf, outputs
         raise LayerError(_NOT_DOWN_TO_INPUT)
-
-    def _graphed(self, leaf: Tensor, insist: bool) -> Tensor:
-        return self._forward.run(leaf, (), Tape(gradients=False, insist=insist, begun=True))
 
 
 class Scorer(nn.Module):
