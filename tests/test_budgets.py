@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.recorder import Conditions, Needs, Recording, TorchRecorder, Variants
+from seewhy.render.overlay import overlay
 from seewhy.targets import ClassTarget
 from small_models import SmallNet
 
@@ -92,3 +95,35 @@ def test_reduce_is_refused_where_there_are_no_colours_and_before_anything_is_run
         seewhy.explain(small_net, batch[0], reduce="norm")
     found = seewhy.explain(small_net, batch[0], 1, "saliency", reduce="norm")
     np.testing.assert_allclose(found.raw, np.sqrt((found.colours**2).sum(0)), rtol=1e-5)
+
+
+def test_a_map_that_was_cut_short_says_so_in_its_picture(small_net: SmallNet, batch: Tensor) -> None:
+    ask = seewhy.Explainer(small_net)
+    cut, whole = (ask(batch[0], 3, "occlusion", window=8, stride=4, budget=budget) for budget in (7, None))
+    assert cut.cut_short == (7, int(whole.cost.forwards) - 1)
+    assert whole.cut_short is None
+    # The picture has one line more than that of the whole map, which has the same caption otherwise.
+    assert overlay(cut, legend=True).height > overlay(replace(cut, cut_short=None), legend=True).height
+
+
+def test_eigen_is_refused_before_anything_is_run_where_no_layer_is_looked_at(
+    small_net: SmallNet, batch: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(small_net), "forward", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(seewhy.MethodError, match="occlusion looks at no layer"):
+        seewhy.explain(small_net, batch[0], 3, "occlusion", smooth="aug,eigen")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "told"), [("black", True), (0.5, True), ("dataset", False), ("blur", False), (None, False)]
+)
+def test_a_baseline_in_units_that_nobody_told_is_told(
+    baseline: object, told: bool, small_net: SmallNet, batch: Tensor
+) -> None:
+    options = {} if baseline is None else {"baseline": baseline}
+    method = "grad-cam" if baseline is None else "occlusion"
+    more = {} if baseline is None else {"window": 16}
+    why = seewhy.explain(small_net, batch[0], 3, method, **options, **more)
+    assert any(note.startswith("units assumed") for note in why.notes) == told
+    known = seewhy.explain(small_net, batch[0], 3, method, preprocess={"mean": (0.0,) * 3}, **options, **more)
+    assert not any(note.startswith("units assumed") for note in known.notes)

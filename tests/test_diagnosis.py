@@ -53,6 +53,8 @@ def test_what_is_wrong_is_named(raw: object, how: dict[str, object], found: list
         ([[0, 0]], {"gradient_peak": 0.0, "probability": 0.99999}, "its score"),
         ([[1, 2]], {"class_blind": True, "method": "eigen-cam"}, "eigen-cam does not depend on the target"),
         ([[7]], {}, "earlier layer"),
+        ([[1, 1]], {}, "another layer or method"),
+        ([[1, 1]], {"cut_short": True}, "larger budget"),
     ],
 )
 def test_each_finding_says_what_to_try(raw: object, how: dict[str, object], words: str) -> None:

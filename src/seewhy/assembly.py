@@ -96,12 +96,14 @@ class _Told:
             smooth=tuple(map(str, maps.wanted.smooth)),
             cost=cost_alone(self._spent, entry) + maps.cost,
             shared=self._spent,
+            cut_short=maps.cut_short,
             evidence={name: float(values[row]) for name, values in maps.evidence.items()},
             model=self._model.name,
             diagnosis=diagnose(raw, how),
             notes=(
                 *_target_notes(target),
                 *sample.notes,
+                *_unit_notes(maps, sample),
                 *self._notes,
                 *_repeated(maps.group, self._recordings),
                 *maps.notes,
@@ -126,6 +128,7 @@ class _Told:
             chance=about.probability if about is not None and given else None,
             gap=None if gap is None else float(gap[row]),
             whole=None if whole is None else float(whole[row]),
+            cut_short=maps.cut_short is not None,
         )
 
 
@@ -159,6 +162,18 @@ def _was_given(target: Target) -> bool:
 
 def _target_notes(target: Target) -> tuple[str, ...]:
     return () if _was_given(target) else ("target: the predicted class, as none was given",)
+
+
+def _unit_notes(maps: MadeMaps, sample: Sample) -> tuple[str, ...]:
+    """Return what a baseline in colours takes for granted where the input is a tensor and nobody told its units."""
+    baseline = {**maps.wanted.method.options, **maps.wanted.options}.get("baseline")
+    if not (sample.assumed and isinstance(baseline, str | float | int)) or baseline in ("dataset", "mean", "blur"):
+        return ()
+    told = (
+        f"units assumed: the input is a tensor, taken as it is, and baseline='{baseline}' is that of the usual preprocessing of "
+        "ImageNet models; give preprocess= with your mean and std, or baseline='dataset' (zeros), 'mean', 'blur' or a tensor"
+    )
+    return (told,)
 
 
 def _repeated(group: Sequence[LayerRow], recordings: Recordings) -> tuple[str, ...]:

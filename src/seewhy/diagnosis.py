@@ -51,6 +51,7 @@ class Circumstances:
         outputs_finite: whether the model's output held only finite numbers.
         probability: the target's probability when that was the question, else None.
         chance: the probability of a class that was asked for, None when it was left to the model or is not known.
+        cut_short: whether a budget ended the work early.
         gap: how far the map's sum is from what it should add up to, `whole`; None where a map need not add up.
     """
 
@@ -63,6 +64,7 @@ class Circumstances:
     chance: float | None = None
     gap: float | None = None
     whole: float | None = None
+    cut_short: bool = False
 
 
 def diagnose(raw: npt.NDArray[np.float32], how: Circumstances) -> tuple[Finding, ...]:
@@ -89,9 +91,8 @@ def _about_the_map(raw: npt.NDArray[np.float32], how: Circumstances) -> list[Fin
     if raw.size == 1:
         return [Finding("one-cell", "The layer has one cell; it cannot show a place.", "Choose an earlier layer.")]
     if float(np.ptp(raw)) <= 1e-6 * float(np.abs(raw).max()):
-        return [
-            Finding("flat", f"The map is the same everywhere ({raw.flat[0]:.3g}).", "Choose another layer or method.")
-        ]
+        remedy = "Give a larger budget." if how.cut_short else "Choose another layer or method."
+        return [Finding("flat", f"The map is the same everywhere ({raw.flat[0]:.3g}).", remedy)]
     if how.rectified and raw.max() <= 0:
         return [
             Finding(

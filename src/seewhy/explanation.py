@@ -71,6 +71,7 @@ class Explanation:
         view: "positive": the heat map is the positive part, 0..1; "signed": the map itself, -1..1.
         cost: what this map took; the seconds of the recording that it shares with other maps are counted in each.
         shared: that recording's own cost.
+        cut_short: (runs made, runs planned) where a budget ended the work early.
         diagnosis: what is wrong with the map and what to try next; empty when nothing is.
         notes: what was assumed on the way.
     """
@@ -99,6 +100,7 @@ class Explanation:
     shows: Shows = "evidence"
     shared: Cost = field(default_factory=Cost)
     smooth: tuple[str, ...] = ()
+    cut_short: tuple[int, int] | None = None
     evidence: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

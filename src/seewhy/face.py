@@ -47,7 +47,8 @@ def explain(
         target: None (the predicted class), a class index, a label name, "A-vs-B", "probability:NAME", "top:k", a callable
             from one sample's output to one number; or a list with one of these for each image.
         method: a name of `seewhy.methods()`.
-        layers: a module, a name, a glob, "last", -2, "all-stages", or a list of these. None: the last layer that yields a
+        layers: a module, a name, a glob, "last", -2, "all-stages", or a list of these; in a glob * stays within one level of
+            the names ("blocks.*"), ** does not. None: the last layer that yields a
             map and has a gradient.
         fuse: several layers as the "mean" or "max" of their maps (each divided by its largest absolute value), or the "product"
             of their positive parts (RefineCAM); or "none": one explanation each.

@@ -25,6 +25,7 @@ class Sample:
         image: the original as RGB, None when the input is not a picture.
         name: what to call it.
         notes: what was assumed.
+        assumed: whether it is a tensor whose units nobody told.
     """
 
     tensor: Tensor
@@ -32,6 +33,7 @@ class Sample:
     image: npt.NDArray[np.uint8] | None
     name: str
     notes: tuple[str, ...] = ()
+    assumed: bool = False
 
 
 def spatial_axes(module: nn.Module) -> int:
@@ -81,14 +83,14 @@ def prepare(image: Any, preprocess: Preprocessing, notes: tuple[str, ...] = ()) 
         ImageError: it cannot be read, or holds values that are not finite.
     """
     if isinstance(image, Tensor) and image.is_floating_point():
-        return _from_tensor(image, preprocess)
+        return _from_tensor(image, preprocess, assumed=bool(notes))
     picture = read(image)
     tensor, geometry = preprocess(picture)
     unknown = (ASSUMED_WHOLE,) if ASSUMED_WHOLE in geometry.steps else ()
     return Sample(tensor, geometry, picture.pixels, picture.name, (*notes, *unknown, *picture.notes))
 
 
-def _from_tensor(tensor: Tensor, preprocess: Preprocessing) -> Sample:
+def _from_tensor(tensor: Tensor, preprocess: Preprocessing, *, assumed: bool) -> Sample:
     if tensor.numel() == 0:
         raise ImageError(f"A tensor of shape {tuple(tensor.shape)} holds nothing to explain.")
     # A finite sum has finite terms; only where it overflows or is not finite need each be looked at.
@@ -97,9 +99,9 @@ def _from_tensor(tensor: Tensor, preprocess: Preprocessing) -> Sample:
     geometry = Geometry.identity(tuple(tensor.shape[1:]))
     image = None
     if tensor.ndim == 3:
-        image = preprocess.to_display(tensor)
+        image = None if assumed else preprocess.to_display(tensor)
         image = _stretched(tensor) if image is None else image
-    return Sample(tensor, geometry, image, "tensor")
+    return Sample(tensor, geometry, image, "tensor", assumed=assumed)
 
 
 def _stretched(tensor: Tensor) -> npt.NDArray[np.uint8]:

@@ -34,6 +34,7 @@ class MadeMaps:
         reduction: how colours become one map; None where there are none.
         cost: what the method spent on one image, beyond the recording.
         evidence: `(batch,)` each.
+        cut_short: (runs made, runs planned) where the budget ended the work early.
         notes: what must be said of all of them.
     """
 
@@ -44,6 +45,7 @@ class MadeMaps:
     reduction: Reduction | None
     cost: Cost
     evidence: Mapping[str, torch.Tensor]
+    cut_short: tuple[int, int] | None
     notes: tuple[str, ...]
 
 
@@ -110,6 +112,7 @@ def _together(
         reduction=(plan.reduction or coloured) if coloured else None,
         cost=sum((each.cost for each in seen), Cost()),
         evidence=evidence,
+        cut_short=next((each.cut_short for each in seen if each.cut_short is not None), None),
         notes=tuple(dict.fromkeys(notes)),
     )
 

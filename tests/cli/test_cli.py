@@ -154,7 +154,7 @@ def test_compare_writes_one_grid_of_every_combination(run: Run, home: Path) -> N
     words = ("compare", "cat.png", *ZOO_MODEL, "-m", "grad-cam", "-m", "hires-cam", "-t", "0", "-t", "blue")
     code, out, _ = run(*words)
     assert code == 0
-    assert "4 maps, with what each took" in out
+    assert "4 maps" in out
     assert made(home) == ["cat.compare.png"]
     _, out, _ = run(*words, "--json", "-f", "html")
     found = json.loads(out)

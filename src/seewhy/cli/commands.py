@@ -162,7 +162,7 @@ def compare(
         say.line(f"left out: {name}: {why}")
     flagged = sum(any(finding.code != "class-blind" for finding in each.diagnosis) for each in found)
     warned = f"; {flagged} of them with a warning, see the grid" if flagged else ""
-    say.line(f"{len(found)} maps, with what each took{warned}")
+    say.line(f"{len(found)} maps{warned}")
     say.line(f"wrote {path}")
 
 

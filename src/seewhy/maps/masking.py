@@ -108,7 +108,8 @@ def score_cam(rec: Recording, *, baseline: Any = "dataset") -> Parts:
     """Weight each channel by the score of the input seen through it; no gradient is used.
 
     Formula: sum over k of softmax_k(score(x * s(up(A_k)))) A_k, with s stretching to 0..1.
-    Options: baseline, what is seen where a mask is 0.
+    Options: baseline, what is seen where a mask is 0: "dataset" (the mean of the pictures that the model was trained on, 0 in its
+        own units), black, white, mean (of this picture), blur, noise, a number, a picture.
     Elsewhere: torchcam stretches to 0..1 before it resizes; pytorch-grad-cam resizes the masks from corner to corner, so that
         they lie beside what it shows.
     """

@@ -40,15 +40,15 @@ class Budget:
             return given or cls()
         text = str(given).strip().casefold()
         if isinstance(given, bool) or not (
-            match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|seconds|f|forwards|)", text)
+            match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|seconds|m|min|minutes|f|forwards|)", text)
         ):
             raise MethodError(
-                f"budget={given!r} is neither a number of forwards, such as 500, nor seconds, such as '30s'."
+                f"budget={given!r} is neither a number of forwards, such as 500, nor a time, such as '30s' or '2min'."
             )
         number, unit = float(match[1]), match[2]
-        if unit.startswith("s") and number > 0:
-            return cls(seconds=number)
-        if unit.startswith("s") or number < 1 or not number.is_integer():
+        if unit[:1] in ("s", "m") and number > 0:
+            return cls(seconds=number * (60 if unit.startswith("m") else 1))
+        if unit[:1] in ("s", "m") or number < 1 or not number.is_integer():
             raise MethodError(f"budget={given!r} must be at least one whole forward, or more than 0 seconds ('30s').")
         return cls(forwards=int(number))
 

@@ -39,6 +39,10 @@ class LayerRow:
     default: bool = False
 
 
+_SET = r"\[!?\w[\w-]*\]"
+"""A set of characters in a glob, such as [0-3]."""
+
+
 class LayerTable(Table[LayerRow]):
     """The layers of a model that yield a map, in the order in which they finish.
 
@@ -89,7 +93,9 @@ class LayerTable(Table[LayerRow]):
                 )
             return [self.stages[int(text)]]
         if any(mark in text for mark in "*?["):
-            found = [row for row in self.rows if fnmatchcase(row.name, text)]
+            within = _within_levels(text)
+            found = [row for row in self.rows if within.fullmatch(row.name)]
+            found = found or [row for row in self.rows if fnmatchcase(row.name, text)]
             if not found:
                 raise LayerError(
                     f"No layer that yields a map fits '{text}'. `seewhy layers` lists them. {self._examples()}"
@@ -133,6 +139,17 @@ class LayerTable(Table[LayerRow]):
             for row in self.rows
         ]
         return head, body
+
+
+def _within_levels(glob: str) -> re.Pattern[str]:
+    """Return a glob as a pattern for layers' names in which * and ? stay within one level, and ** does not."""
+
+    def meant(part: str) -> str:
+        if re.fullmatch(_SET, part):
+            return part.replace("[!", "[^")
+        return {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part, re.escape(part))
+
+    return re.compile("".join(map(meant, re.split(rf"(\*\*|\*|\?|{_SET})", glob))))
 
 
 def with_stages(rows: Sequence[LayerRow], default: str, kinds: dict[str, str]) -> tuple[LayerRow, ...]:

@@ -153,9 +153,8 @@ def _usual_target(explanations: Sequence[Explanation]) -> str | None:
 
 def _tell_cost(ax: Axes, explanation: Explanation) -> None:
     """Write below a map what it took, and whether a budget cut it short."""
-    short = any(note.startswith("the budget ended") for note in explanation.notes)
     own = replace(explanation.cost, seconds=explanation.cost.seconds - explanation.shared.seconds)
-    told = f"{own.short if own.seconds > 0 else own.runs}{', cut short' if short else ''}"
+    told = f"{own.short if own.seconds > 0 else own.runs}{', cut short' if explanation.cut_short else ''}"
     ax.text(0.5, -0.02, told, fontsize=6, ha="center", va="top", color="0.35", transform=ax.transAxes)
 
 

@@ -141,7 +141,11 @@ def _with_legend(drawn: Image.Image, explanation: Explanation, colormap: str) ->
     width = max(drawn.width, _LEGEND_LETTERS * size)
     room = width - 2 * margin
     lines = [(part, _INK) for line in caption(explanation) for part in _wrapped(line, font, room)]
-    lines += [(part, _WARNING) for each in explanation.diagnosis for part in _wrapped(str(each), font, room)]
+    told = []
+    if explanation.cut_short is not None:
+        made, planned = explanation.cut_short
+        told.append(f"Cut short by its budget after {made:,} of {planned:,} runs: a first estimate.")
+    lines += [(part, _WARNING) for each in (*told, *explanation.diagnosis) for part in _wrapped(str(each), font, room)]
     top = drawn.height + margin
     whole = Image.new("RGB", (width, top + size + margin + step * (len(lines) + 1) + margin), _PAPER)
     whole.paste(drawn, ((width - drawn.width) // 2, 0))
