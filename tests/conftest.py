@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,15 @@ def small_net() -> SmallNet:
 def batch() -> Tensor:
     """Three images that are not square."""
     return torch.randn(3, 3, 24, 40, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """Layers this small are slower on many cores, much slower where the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
-import subprocess
-import sys
 import warnings
 from typing import Any
 
@@ -16,10 +13,8 @@ import timm
 import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import seewhy
-from seewhy.cli.commands import app
 from seewhy.images.regions import superpixels
 from seewhy.maps import find_method
 from seewhy.maps.foreign.captum_names import _names
@@ -403,34 +398,3 @@ def test_several_layers_and_several_methods_in_one_call(net: Net, images: Tensor
     assert fused.layers == ("relu", "second")
     noisy = seewhy.explain(net, images[0], 1, "captum:Saliency", smooth="noise")
     assert noisy.colours.shape == (3, 16, 20)
-
-
-def test_the_table_of_methods_has_one_row_for_all_of_captum() -> None:
-    [line] = [line for line in str(seewhy.methods()).splitlines() if line.startswith("captum:NAME")]
-    assert "pip install 'seewhy[captum]'" in line
-    assert "captum:NAME" in CliRunner().invoke(app, ["methods"]).output
-    assert not [entry for entry in seewhy.methods() if entry.name.startswith("captum")]
-
-
-def test_without_captum_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.partition(".")[0] == "captum":
-            raise ModuleNotFoundError("No module named 'captum'", name="captum")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(seewhy.MethodError, match=r"pip install 'seewhy\[captum\]'"):
-        find_method("captum:DeepLift")
-    assert "captum:NAME" in str(seewhy.methods())
-
-
-def test_nothing_of_captum_or_zennit_is_imported_before_it_is_asked_for() -> None:
-    code = (
-        "import sys, torch, seewhy\n"
-        "str(seewhy.methods()), seewhy.explain\n"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'captum', 'zennit', 'sklearn'}))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable
 from typing import Any
 
@@ -389,16 +388,3 @@ def test_composites_are_spelled_either_way_and_smoothing_goes_around(small_net: 
     np.testing.assert_array_equal(one, other)
     assert seewhy.explain(small_net, batch[0], 1, "lrp", smooth=seewhy.Noise(2)).colours.shape == (3, 24, 40)
     assert seewhy.explain(small_net, batch[0], 1, "lrp").cost.forwards == 3
-
-
-def test_without_zennit_the_extra_is_named(small_net: SmallNet, batch: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.partition(".")[0] == "zennit":
-            raise ModuleNotFoundError("No module named 'zennit'", name="zennit")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(seewhy.MethodError, match=r"lrp needs zennit: pip install 'seewhy\[lrp\]'"):
-        seewhy.explain(small_net, batch[0], 1, "lrp")
