@@ -15,7 +15,7 @@ from seewhy.models import LoadedModel
 from seewhy.plan import Plan
 from seewhy.reading import View, reduce_colours
 from seewhy.recorder import LayerRow, Recordings
-from seewhy.targets import ProbabilityTarget, Target, are_probabilities, class_name, probabilities
+from seewhy.targets import DirectionTarget, ProbabilityTarget, Target, are_probabilities, class_name, probabilities
 
 
 def assemble(
@@ -152,7 +152,9 @@ def _prediction(
 ) -> Prediction | None:
     if chances is None:
         return None
-    return Prediction(index, class_name(index, model.labels), float(scores[index]), float(chances[index]))
+    shared = len(scores) == 1 and (model.labels is None or len(model.labels) == 2)
+    name = "output" if shared else class_name(index, model.labels)
+    return Prediction(index, name, float(scores[index]), float(chances[index]))
 
 
 def _was_given(target: Target) -> bool:
@@ -161,7 +163,14 @@ def _was_given(target: Target) -> bool:
 
 
 def _target_notes(target: Target) -> tuple[str, ...]:
-    return () if _was_given(target) else ("target: the predicted class, as none was given",)
+    if _was_given(target):
+        return ()
+    if isinstance(target, DirectionTarget):
+        ways = ("raises", "down") if target.up else ("lowers", "up")
+        return (
+            f"target: what {ways[0]} the model's one output, as none was given; target='{ways[1]}' is the opposite",
+        )
+    return ("target: the predicted class, as none was given",)
 
 
 def _unit_notes(maps: MadeMaps, sample: Sample) -> tuple[str, ...]:

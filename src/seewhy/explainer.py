@@ -32,7 +32,16 @@ from seewhy.plan import (
 )
 from seewhy.progress import Bar
 from seewhy.reading import Fuse, Reduction, View
-from seewhy.recorder import Budget, Conditions, LayerRow, LayerTable, Recordings, TorchRecorder, is_out_of_memory
+from seewhy.recorder import (
+    Budget,
+    Conditions,
+    LayerRow,
+    LayerTable,
+    OutputLike,
+    Recordings,
+    TorchRecorder,
+    is_out_of_memory,
+)
 from seewhy.targets import Question, TargetLike
 
 ALL_FORWARDS = 200
@@ -61,6 +70,9 @@ class Explainer:
         labels: class names in order, a mapping, a file, or "imagenet". None: what the model says.
         device: where to run; the model is moved there and stays. None: where the model is.
         batch_size: most images in one run; halved by itself when memory runs out. None: 8 on a CPU (more is slower), else 32.
+        output: where the scores are in what the model returns: a key, field or position ("aux", 1, "decoder.logits"), or a
+            function of it. None: a tensor is taken as it is; in anything else `logits`, `out`, ..., the only 2-D tensor or
+            the first.
         seed: for everything that is drawn at random.
         progress: show a bar. None: for several runs on a terminal.
 
@@ -76,6 +88,7 @@ class Explainer:
         labels: Any = None,
         device: str | torch.device | None = None,
         batch_size: int | None = None,
+        output: OutputLike = None,
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
@@ -92,7 +105,7 @@ class Explainer:
         self.model = loaded
         self.seed = seed
         self.progress = progress
-        self._recorder = TorchRecorder(loaded.module, device)
+        self._recorder = TorchRecorder(loaded.module, device, output)
         self.batch_size = batch_size or (8 if self._recorder.on_cpu else 32)
         self._axes = spatial_axes(self._recorder.module)
 
@@ -246,7 +259,11 @@ class Explainer:
 
     def _check_labels(self, outputs: torch.Tensor) -> None:
         labels = self.model.labels
-        if self._labels_given and labels is not None and outputs.ndim == 2 and len(labels) != outputs.shape[1]:
+        fit = (
+            outputs.shape[1:].numel(),
+            2 if outputs.shape[1:] == (1,) else None,
+        )  # one logit may tell two classes apart
+        if self._labels_given and labels is not None and outputs.ndim == 2 and len(labels) not in fit:
             raise ModelError(
                 f"labels= has {len(labels)} names, and the model has {outputs.shape[1]} classes. Give one name a class, in order."
             )

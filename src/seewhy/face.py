@@ -12,7 +12,7 @@ from seewhy.explainer import Explainer, ModelLike
 from seewhy.maps.smoothing import SmoothLike
 from seewhy.plan import Layers, LayoutLike
 from seewhy.reading import Fuse, Reduction, View
-from seewhy.recorder import Budget, LayerTable
+from seewhy.recorder import Budget, LayerTable, OutputLike
 from seewhy.targets import TargetLike
 
 
@@ -33,6 +33,7 @@ def explain(
     labels: Any = None,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
+    output: OutputLike = None,
     seed: int = 0,
     progress: bool | None = None,
     **options: Any,
@@ -44,7 +45,8 @@ def explain(
             "hf:...", "package.module:factory".
         image: a path, bytes, PIL image or numpy picture, which is prepared for the model; or a float tensor `(C, *space)` or
             `(B, C, *space)`, which is the model's input as it is. Or a list of these.
-        target: None (the predicted class), a class index, a label name, "A-vs-B", "probability:NAME", "top:k", a callable
+        target: None (the predicted class), a class index, a label name, "A-vs-B", "probability:NAME", "top:k", "up" or
+            "down" (a single output higher or lower; "up:NAME" of several), a callable
             from one sample's output to one number; or a list with one of these for each image.
         method: a name of `seewhy.methods()`.
         layers: a module, a name, a glob, "last", -2, "all-stages", or a list of these; in a glob * stays within one level of
@@ -60,7 +62,7 @@ def explain(
         reduce: colour channels as "sum", "mean", "max-abs", "sum-abs" or "norm", for methods that keep them.
         budget: the most that one map of one image may cost beyond its recording: forwards (500) or seconds ("30s"). The map is
             then made of what is known so far, and its notes say so.
-        preprocess, labels, device, batch_size, seed, progress: see :class:`seewhy.Explainer`.
+        preprocess, labels, device, batch_size, output, seed, progress: see :class:`seewhy.Explainer`.
         options: the method's own, such as `samples=25`.
 
     Returns:
@@ -71,7 +73,14 @@ def explain(
             others' explanations are in it.
     """
     ask = Explainer(
-        model, preprocess=preprocess, labels=labels, device=device, batch_size=batch_size, seed=seed, progress=progress
+        model,
+        preprocess=preprocess,
+        labels=labels,
+        device=device,
+        batch_size=batch_size,
+        output=output,
+        seed=seed,
+        progress=progress,
     )
     return ask(
         image,
@@ -104,6 +113,7 @@ def compare(
     labels: Any = None,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
+    output: OutputLike = None,
     seed: int = 0,
     progress: bool | None = None,
     **options: Any,
@@ -115,7 +125,7 @@ def compare(
         methods: names; "all" is every method.
         layers: one map for each layer; a glob or "all-stages" gives several.
         targets: one or several questions; "top:k" gives k.
-        layout, view, smooth, reduce, preprocess, labels, device, batch_size, seed, progress: as in :func:`explain`.
+        layout, view, smooth, reduce, preprocess, labels, device, batch_size, output, seed, progress: as in :func:`explain`.
         budget: as in :func:`explain`; with "all" and None, 200 forwards a map.
         options: given to those of the methods that have them.
 
@@ -126,7 +136,14 @@ def compare(
         SeewhyError: as in :func:`explain`.
     """
     ask = Explainer(
-        model, preprocess=preprocess, labels=labels, device=device, batch_size=batch_size, seed=seed, progress=progress
+        model,
+        preprocess=preprocess,
+        labels=labels,
+        device=device,
+        batch_size=batch_size,
+        output=output,
+        seed=seed,
+        progress=progress,
     )
     return ask.compare(
         image,
@@ -142,14 +159,14 @@ def compare(
     )
 
 
-def layers(model: ModelLike, image: Any = None, *, preprocess: Any = None) -> LayerTable:
+def layers(model: ModelLike, image: Any = None, *, preprocess: Any = None, output: OutputLike = None) -> LayerTable:
     """Return the layers of a model that yield a map: name, type, channels, grid, stride, layout, and which is the default.
 
     Args:
-        model, preprocess: as in :func:`explain`.
+        model, preprocess, output: as in :func:`explain`.
         image: the table is made for an input of its size; None: the model's usual size.
 
     Raises:
         SeewhyError: as in :func:`explain`.
     """
-    return Explainer(model, preprocess=preprocess).layers(image)
+    return Explainer(model, preprocess=preprocess, output=output).layers(image)

@@ -85,6 +85,25 @@ class ContrastTarget:
 
 
 @dataclass(frozen=True)
+class DirectionTarget:
+    """One output upwards or downwards: what raises a regression's value or a binary logit, or what lowers it."""
+
+    index: int
+    up: bool
+    predicted: bool = False
+    alone: bool = True
+
+    def __call__(self, output: Output) -> Float[Tensor, ""]:
+        return output[self.index] if self.up else -output[self.index]
+
+    def describe(self, labels: Labels | None) -> str:
+        if self.alone and labels is not None and len(labels) == 2:
+            return labels.name(int(self.up))
+        name = "output" if self.alone and labels is None else class_name(self.index, labels)
+        return f"a {'higher' if self.up else 'lower'} {name}"
+
+
+@dataclass(frozen=True)
 class SimilarContrastTarget:
     """A class's score minus `strength` times the mean score of others (Finer-CAM, arXiv:2501.11309)."""
 
@@ -160,8 +179,8 @@ def ask(wanted: TargetLike | Sequence[TargetLike], outputs: Output, labels: Labe
 
     Args:
         wanted: None (the predicted class), a class index, a label name, "A-vs-B", "probability:NAME", "probability" (of the
-            predicted class), "top:k" (one question for each of the k likeliest classes), any callable on one sample's
-            output, or a list with one of these for each sample.
+            predicted class), "up" or "down" (a single output higher or lower; "up:NAME" of several), "top:k" (one question for
+            each of the k likeliest classes), any callable on one sample's output, or a list with one of these for each sample.
         outputs: `(batch, *output)`, what the model answered.
         labels: the class names, where known.
 
@@ -196,11 +215,16 @@ def _one(wanted: Any, output: Output, labels: Labels | None) -> Target:
     if callable(wanted):
         return wanted if isinstance(wanted, Target) else CallableTarget(wanted)
     if wanted is None:
-        _class_count(output, "None, the predicted class,")
+        if _class_count(output, "None, the predicted class,") == 1:
+            return DirectionTarget(0, up=_side(output, labels), predicted=True)
         return ClassTarget(int(output.argmax()), predicted=True)
     if not isinstance(wanted, str):
         return ClassTarget(_index(wanted, output, labels))
     text = wanted.strip()
+    if match := re.fullmatch(r"(up|down)(?::(.+))?", text, re.IGNORECASE):
+        return _direction(match[1].casefold() == "up", match[2], output, labels)
+    if labels is not None and len(labels) == 2 and output.shape == (1,) and not re.fullmatch(r"[+-]?\d+|.*:.*", text):
+        return DirectionTarget(0, up=labels.find(text) == 1)  # one logit for two classes
     if labels is not None and output.ndim == 1 and (named := labels.exactly(text)) is not None and named < len(output):
         return ClassTarget(named)  # a name may hold " vs ", or be a word that means something else below
     if text.casefold() == "probability":
@@ -213,6 +237,23 @@ def _one(wanted: Any, output: Output, labels: Labels | None) -> Target:
     if text.casefold().startswith("top:"):
         raise TargetError(f"target='{wanted}': write 'top:k' with a whole number, for all images at once.")
     return ClassTarget(_index(text, output, labels))
+
+
+def _side(output: Output, labels: Labels | None) -> bool:
+    """Return whether a single output is explained upwards: always, but for two named classes that share one logit."""
+    return labels is None or len(labels) != 2 or bool(output[0] > (0.5 if 0 <= output[0] <= 1 else 0))
+
+
+def _direction(up: bool, which: str | None, output: Output, labels: Labels | None) -> Target:
+    word = "up" if up else "down"
+    count = _class_count(output, word)
+    if which is not None:
+        return DirectionTarget(_index(which, output, labels), up, alone=False)
+    if count != 1:
+        raise TargetError(
+            f"target='{word}' is for a model with one output; this one has {count}. Say which: '{word}:0' or '{word}:NAME'."
+        )
+    return DirectionTarget(0, up)
 
 
 def _index(wanted: Any, output: Output, labels: Labels | None) -> int:

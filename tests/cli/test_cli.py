@@ -29,6 +29,11 @@ class Colours(nn.Module):
             self.head.weight.copy_(torch.eye(3))
     def forward(self, images):
         return self.head(self.body(images).mean((2, 3)))
+
+class Two(Colours):
+    def forward(self, images):
+        scores = super().forward(images)
+        return {"logits": scores.flip(1), "colours": scores}
 '''
 
 Run = Callable[..., tuple[int, str, str]]
@@ -282,3 +287,12 @@ def test_preprocessing_is_changed_on_the_command_line(run: Run, home: Path) -> N
         code, _, err = run("explain", "cat.png", *ZOO_MODEL, "--preprocess", given)
         assert code == 1
         assert told in err
+
+
+def test_scores_say_where_they_are_in_what_the_model_returns(run: Run, home: Path) -> None:
+    model = ("--model", "zoo:Two", "--labels", "names.txt")
+    assert "red at body" in run("explain", "cat.png", *model, "--scores", "colours")[1]
+    assert "blue at body" in run("explain", "cat.png", *model)[1]
+    code, _, told = run("explain", "cat.png", *model, "--scores", "colors")
+    assert code == 1
+    assert "Nearest: 'colours'" in told

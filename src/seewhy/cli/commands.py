@@ -77,6 +77,7 @@ def explain(
     labels: word.Labels = None,
     device: word.Device = None,
     preprocess: word.Preprocessed = None,
+    scores: word.Scores = None,
     option: word.Options = None,
     smooth: word.Smooth = None,
     reduce: word.Reduce = None,
@@ -96,7 +97,7 @@ def explain(
     names = result_names(images)
     check_some_exist(images)
     out = made_folder(out)
-    ask = make_explainer(model, weights, random, labels, device, seed, preprocess)
+    ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores)
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "fuse": fuse}
     how["view"] = "signed" if signed else None
 
@@ -136,6 +137,7 @@ def compare(
     labels: word.Labels = None,
     device: word.Device = None,
     preprocess: word.Preprocessed = None,
+    scores: word.Scores = None,
     option: word.Options = None,
     smooth: word.Smooth = None,
     reduce: word.Reduce = None,
@@ -150,7 +152,7 @@ def compare(
     options: dict[str, Any] = method_options(option)
     [form] = file_forms([form], PICTURES)
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "view": "signed" if signed else None}
-    ask = make_explainer(model, weights, random, labels, device, seed, preprocess)
+    ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores)
     found: Any = ask.compare(str(image), split_commas(method or ["grad-cam"]), layer, target or [], **how, **options)
     path = made_folder(out) / f"{image.stem}.compare.{form}"
     found.save(path)

@@ -38,6 +38,10 @@ Preprocessed = Annotated[
         '"std": [1, 1, 1]}. fit: crop, squash, letterbox.',
     ),
 ]
+Scores = Annotated[
+    str | None,
+    typer.Option("--scores", help="Where the scores are in what the model returns: a key, field or position."),
+]
 Signed = Annotated[bool, typer.Option("--signed", help="Show evidence against the target too, zero in the middle.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -68,6 +72,7 @@ def make_explainer(
     device: str | None,
     seed: int,
     preprocess: str | None,
+    scores: str | None = None,
 ) -> Explainer:
     """Return a model, loaded and bound, from what was written.
 
@@ -79,7 +84,7 @@ def make_explainer(
     from seewhy.models import load
 
     loaded = load(model, weights=weights, pretrained=not random)
-    return Explainer(loaded, preprocess=changes, labels=labels, device=device, seed=seed)
+    return Explainer(loaded, preprocess=changes, labels=labels, device=device, output=scores, seed=seed)
 
 
 def _json_object(given: str | None) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from seewhy.recorder.conditions import Conditions as Conditions
 from seewhy.recorder.cost import Cost as Cost
 from seewhy.recorder.layout import Layout as Layout
 from seewhy.recorder.memory import is_out_of_memory as is_out_of_memory
+from seewhy.recorder.outputs import OutputLike as OutputLike
 from seewhy.recorder.pytorch import TorchRecorder as TorchRecorder
 from seewhy.recorder.recording import Needs as Needs
 from seewhy.recorder.recording import Perturbation as Perturbation

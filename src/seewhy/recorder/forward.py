@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import RecordingError, SeewhyError
 from seewhy.recorder.memory import is_out_of_memory
-from seewhy.recorder.outputs import find_scores
+from seewhy.recorder.outputs import OutputLike, find_scores
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.tape import Tape
 
@@ -25,10 +25,16 @@ class Forward:
 
     Args:
         module: the model.
+        output: where in what it returns the scores are; see :func:`seewhy.recorder.outputs.find_scores`.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, output: OutputLike = None) -> None:
         self.module = module
+        self._output = output
+
+    def scores(self, returned: Any, batch: int) -> Tensor:
+        """Return the scores `(batch, *output)` in what the model returned."""
+        return find_scores(returned, batch, self._output)
 
     def placed(self, images: Tensor) -> Tensor:
         """Return the images where the model is and as precise as it is, free of inference mode."""
@@ -64,7 +70,8 @@ class Forward:
             _contiguous_only.add(self.module)  # it calls view() where only reshape() allows any memory order
             tape.clear()
             returned = self.call(images, layers, tape)
-        return find_scores(returned, images.shape[0] if samples is None else samples)
+        with torch.set_grad_enabled(tape.gradients or tape.begun):  # the caller's function may compute them
+            return self.scores(returned, images.shape[0] if samples is None else samples)
 
     def call(
         self, images: Tensor, layers: Sequence[str], tape: Tape, order: torch.memory_format = torch.preserve_format

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from seewhy.recorder.differentiate import differentiate, not_connected, read_as
 from seewhy.recorder.engine import Engine
 from seewhy.recorder.forward import Forward, despite_overwriting
 from seewhy.recorder.head import HeadTap
+from seewhy.recorder.outputs import OutputLike
 from seewhy.recorder.recording import Needs
 from seewhy.recorder.recordings import Recordings
 from seewhy.recorder.table import LayerRow, LayerTable
@@ -32,7 +34,7 @@ from seewhy.targets import Question
 
 Structure = tuple[tuple[str, type, int], ...]
 
-_tables: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], tuple[Structure, LayerTable]]]
+_tables: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[Structure, LayerTable]]]
 _tables = weakref.WeakKeyDictionary()
 
 
@@ -42,9 +44,10 @@ class TorchRecorder:
     Args:
         module: any module; DataParallel, DDP, Fabric and `torch.compile` wrappers are taken off.
         device: where to run; None leaves the model where it is. The model is moved when it is elsewhere.
+        output: where in what it returns the scores are; None: they are found.
     """
 
-    def __init__(self, module: nn.Module, device: str | torch.device | None = None) -> None:
+    def __init__(self, module: nn.Module, device: str | torch.device | None = None, output: OutputLike = None) -> None:
         self.module = unwrap(module)
         if isinstance(self.module, torch.jit.ScriptModule):
             raise ModelError("A TorchScript module has no layers to listen to. Give the module that it was made from.")
@@ -56,7 +59,8 @@ class TorchRecorder:
                     f"The model cannot be moved to device '{device}': {str(error).splitlines()[0]} Leave device out to stay "
                     "where the model is, or give one that this machine has (cpu, cuda, mps, ...)."
                 ) from error
-        self._forward = Forward(self.module)
+        self._output = output
+        self._forward = Forward(self.module, output)
 
     @property
     def on_cpu(self) -> bool:
@@ -71,10 +75,11 @@ class TorchRecorder:
                 layer does not depend on which image came first.
         """
         known = _tables.setdefault(self.module, {})
-        key = tuple(images.shape[1:])
+        space = tuple(images.shape[1:])
+        key = (space, self._output)  # the default layer is one on which these scores depend
         parts = tuple((name, type(part), id(part)) for name, part in self.module.named_modules())
         if key not in known or known[key][0] != parts:
-            noise = torch.randn((1, *key), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+            noise = torch.randn((1, *space), generator=torch.Generator().manual_seed(0), dtype=torch.float32)
             known[key] = (parts, trace(self._forward, self._forward.placed(noise)))
         return known[key][1]
 

@@ -17,7 +17,6 @@ from seewhy.recorder.differentiate import derivatives, factors
 from seewhy.recorder.engine import Score
 from seewhy.recorder.folding import Folded, fold
 from seewhy.recorder.forward import Forward, despite_overwriting
-from seewhy.recorder.outputs import find_scores
 from seewhy.recorder.replay import TorchReplayer
 from seewhy.recorder.rules import note, refusal, relu_rule
 from seewhy.recorder.table import LayerRow
@@ -116,7 +115,7 @@ class TorchBackend:
     def module(self, target: Target, seed: int) -> Iterator[nn.Module]:
         """Hold the model as a module from images to one target's scores, with gradients as the caller's code wants them."""
         with self.holding(seed), torch.enable_grad():
-            yield Scorer(self._forward.module, target)
+            yield Scorer(self._forward, target)
 
     def _connected(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the images as a leaf, and the outputs with a graph down to it, also against the model's own `no_grad`."""
@@ -131,15 +130,16 @@ class TorchBackend:
 class Scorer(nn.Module):
     """A model and a target as one module: images `(number, channel, *space)` to scores `(number,)`."""
 
-    def __init__(self, model: nn.Module, target: Target) -> None:
+    def __init__(self, forward: Forward, target: Target) -> None:
         super().__init__()
-        self.model = model
+        self.model = forward.module
+        self.read = forward.scores
         self.target = target
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return each image's score."""
-        outputs = find_scores(self.model(images), len(images))
+        outputs = self.read(self.model(images), len(images))
         return torch.stack([self.target(output) for output in outputs])
 
 

@@ -20,7 +20,6 @@ from seewhy.maps.foreign.guard import as_model_input, lent
 from seewhy.maps.foreign.relevance import Relevance
 from seewhy.maps.registry import method
 from seewhy.recorder import Cost, Needs, Recording, is_out_of_memory
-from seewhy.recorder.outputs import find_scores
 
 Colours = Float[Tensor, "batch image_channel *space"]
 
@@ -113,6 +112,7 @@ class _Question:
     def __init__(self, scorer: Any, image: Tensor) -> None:
         self._model: nn.Module = scorer.model
         self._target = scorer.target
+        self._read = scorer.read
         self._image = image
 
     def relevance(self, zennit: ModuleType, rules: Any) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ class _Question:
                     hooks.callback(module.register_forward_hook(partial(after, name)).remove)
                 elif isinstance(module, zennit.types.BatchNorm):
                     hooks.callback(module.register_forward_pre_hook(partial(norm, name)).remove)
-            seen.scores = find_scores(self._model(self._image.clone()), 1)
+            seen.scores = self._read(self._model(self._image.clone()), 1)
         return seen
 
     def _check(self, zennit: ModuleType, rules: Any, seen: _Seen) -> None:
@@ -196,7 +196,7 @@ class _Question:
         """Return the input as a leaf and the outputs `(1, *output)`, with the graph that relevance goes back through."""
         leaf = self._image.clone().requires_grad_()
         with Relevance(weights) as between:
-            outputs = find_scores(self._model(leaf.clone()), 1)
+            outputs = self._read(self._model(leaf.clone()), 1)
         if between.refused:
             listed = ", ".join(f"{name} ({count} calls)" for name, count in between.refused.most_common())
             raise MethodError(
