@@ -15,7 +15,15 @@ from seewhy.models import LoadedModel
 from seewhy.plan import Plan
 from seewhy.reading import View, reduce_colours
 from seewhy.recorder import LayerRow, Recordings
-from seewhy.targets import DirectionTarget, ProbabilityTarget, Target, are_probabilities, class_name, probabilities
+from seewhy.targets import (
+    DirectionTarget,
+    ProbabilityTarget,
+    Target,
+    are_probabilities,
+    class_name,
+    probabilities,
+    tells_two_apart,
+)
 
 
 def assemble(
@@ -152,8 +160,8 @@ def _prediction(
 ) -> Prediction | None:
     if chances is None:
         return None
-    shared = len(scores) == 1 and (model.labels is None or len(model.labels) == 2)
-    name = "output" if shared else class_name(index, model.labels)
+    is_class = len(scores) > 1 or (model.labels is not None and not tells_two_apart(1, model.labels))
+    name = "output" if not is_class else class_name(index, model.labels)
     return Prediction(index, name, float(scores[index]), float(chances[index]))
 
 

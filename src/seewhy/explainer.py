@@ -42,7 +42,7 @@ from seewhy.recorder import (
     TorchRecorder,
     is_out_of_memory,
 )
-from seewhy.targets import Question, TargetLike
+from seewhy.targets import Question, TargetLike, tells_two_apart
 
 ALL_FORWARDS = 200
 """Forwards that each map may cost when all methods are compared and no budget is given."""
@@ -259,11 +259,9 @@ class Explainer:
 
     def _check_labels(self, outputs: torch.Tensor) -> None:
         labels = self.model.labels
-        fit = (
-            outputs.shape[1:].numel(),
-            2 if outputs.shape[1:] == (1,) else None,
-        )  # one logit may tell two classes apart
-        if self._labels_given and labels is not None and outputs.ndim == 2 and len(labels) not in fit:
+        if not self._labels_given or labels is None or outputs.ndim != 2:
+            return
+        if len(labels) != outputs.shape[1] and not tells_two_apart(outputs.shape[1], labels):
             raise ModelError(
                 f"labels= has {len(labels)} names, and the model has {outputs.shape[1]} classes. Give one name a class, in order."
             )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import LayerError, MethodError, TargetError, did_you_mean
 from seewhy.maps import Method, find_method, methods
-from seewhy.maps.smoothing import Eigen, Smoothing
+from seewhy.maps.smoothing import NEEDS_CHANNELS, Eigen, Smoothing
 from seewhy.models import Labels
 from seewhy.reading import Fuse, Reduction
 from seewhy.recorder import LayerLike, LayerRow, LayerTable, Layout, Needs
@@ -136,10 +136,7 @@ def choose_methods(
         raise MethodError("No method was given. `seewhy methods` lists them.")
     if any(isinstance(each, Eigen) for each in smooth) and not any(entry.needs.layer for entry in found):
         names = [entry.name for entry in found]
-        raise MethodError(
-            "smooth='eigen' needs a method whose map is a sum over a layer's channels, such as grad-cam; "
-            f"{', '.join(names)} {'looks' if len(names) == 1 else 'look'} at no layer."
-        )
+        raise MethodError(f"{NEEDS_CHANNELS}; {', '.join(names)} {'looks' if len(names) == 1 else 'look'} at no layer.")
     if len(found) == 1:
         return (Wanted(found[0], found[0].check_options(options), smooth=smooth),)
     for name in options:

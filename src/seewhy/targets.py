@@ -223,7 +223,8 @@ def _one(wanted: Any, output: Output, labels: Labels | None) -> Target:
     text = wanted.strip()
     if match := re.fullmatch(r"(up|down)(?::(.+))?", text, re.IGNORECASE):
         return _direction(match[1].casefold() == "up", match[2], output, labels)
-    if labels is not None and len(labels) == 2 and output.shape == (1,) and not re.fullmatch(r"[+-]?\d+|.*:.*", text):
+    one_logit = output.ndim == 1 and tells_two_apart(len(output), labels)
+    if one_logit and labels is not None and not re.fullmatch(r"[+-]?\d+|.*:.*", text):
         return DirectionTarget(0, up=labels.find(text) == 1)  # one logit for two classes
     if labels is not None and output.ndim == 1 and (named := labels.exactly(text)) is not None and named < len(output):
         return ClassTarget(named)  # a name may hold " vs ", or be a word that means something else below
@@ -239,9 +240,14 @@ def _one(wanted: Any, output: Output, labels: Labels | None) -> Target:
     return ClassTarget(_index(text, output, labels))
 
 
+def tells_two_apart(outputs: int, labels: Labels | None) -> bool:
+    """Return whether a model has one logit for two named classes: high for the second, low for the first."""
+    return outputs == 1 and labels is not None and len(labels) == 2
+
+
 def _side(output: Output, labels: Labels | None) -> bool:
     """Return whether a single output is explained upwards: always, but for two named classes that share one logit."""
-    return labels is None or len(labels) != 2 or bool(output[0] > (0.5 if 0 <= output[0] <= 1 else 0))
+    return not tells_two_apart(len(output), labels) or bool(output[0] > (0.5 if 0 <= output[0] <= 1 else 0))
 
 
 def _direction(up: bool, which: str | None, output: Output, labels: Labels | None) -> Target:

@@ -15,6 +15,8 @@ from seewhy.maps.noise import GaussianNoise
 from seewhy.maps.principal import first_component, signed_like
 from seewhy.recorder import Recording
 
+NEEDS_CHANNELS = "smooth='eigen' needs a method whose map is a sum over a layer's channels, such as grad-cam"
+
 Maker = Callable[[Recording], Tensor]
 """From a recording to maps `(batch, *grid)` or `(batch, part, *grid)`."""
 Statistic = Literal["mean", "square", "variance"]
@@ -164,9 +166,7 @@ class Eigen:
         def smoothed(rec: Recording) -> Tensor:
             parts = make(rec)
             if parts.ndim != rec.images.ndim or _are_colours(parts, rec):
-                raise MethodError(
-                    "smooth='eigen' needs a method whose map is a sum over a layer's channels, such as grad-cam."
-                )
+                raise MethodError(f"{NEEDS_CHANNELS}.")
             return signed_like(first_component(parts), parts.sum(1))
 
         return smoothed

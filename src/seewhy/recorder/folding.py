@@ -170,7 +170,20 @@ def _folded(convolution: Call, norm: Call) -> _Pair:
     return _Pair(convolution, norm, wide.to(weight.dtype), bias.to(weight.dtype))
 
 
-class _Learning(TorchFunctionMode):
+class _Watching(TorchFunctionMode):
+    """Hands every function of torch that uses a tensor's values, called in this thread, to :meth:`call`."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {})) if func in _TELLING else self.call(func, args, kwargs or {})
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run one function, or what stands for it."""
+        raise NotImplementedError
+
+
+class _Learning(_Watching):
     """Notes which function takes each convolution's output.
 
     Args:
@@ -184,12 +197,7 @@ class _Learning(TorchFunctionMode):
         self.shared: set[int] = set()
         """Running means of batch normalisations that took something else, too."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _TELLING:
-            return func(*args, **kwargs)
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         taken: Sequence[_Use] = _marks(args, kwargs)
         if func is F.batch_norm:
             taken = self._note_norm(*_named(_NORM_ARGUMENTS, args, kwargs), taken)
@@ -218,7 +226,7 @@ class _Learning(TorchFunctionMode):
         return all(call.get(name) is None or id(call[name]) in self._own for name in names)
 
 
-class _Folding(TorchFunctionMode):
+class _Folding(_Watching):
     """Lets convolutions do what the batch normalisations behind them would.
 
     A folded convolution's output is handed on as an alias that is marked with the true one; the batch normalisation gives
@@ -240,12 +248,7 @@ class _Folding(TorchFunctionMode):
         """Whether each folded convolution's output went to its batch normalisation and to nothing else."""
         return not (self._astray or self._open)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _TELLING:
-            return func(*args, **kwargs)
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if func is F.batch_norm:
             given, call = _named(_NORM_ARGUMENTS, args, kwargs)
             pair, result = getattr(given, _MARK, (None, None))
