@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests run side by side, one process a core.
+ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick lint format docs bench clean
@@ -25,10 +27,10 @@ demo: $(VENV)/installed ## explain a photograph of a cat with the built-in model
 	$(BIN)/seewhy explain build/chelsea.png --out build
 
 test: lint ## everything CI runs: lint, types and all tests
-	$(BIN)/python -m pytest
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 
 quick: $(VENV)/developing ## the tests without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 -m "not slow"
 
 lint: $(VENV)/developing ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

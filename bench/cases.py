@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.components import eigen, smooth
+from bench.frameworks import frameworks
 from bench.gradients import batch, multi, single
 from bench.memory import large_image, score_cam_memory
 from bench.perturbation import perturb
@@ -39,5 +40,6 @@ CASES: dict[str, tuple[Part, ...]] = {
     "eigen": (Part(eigen),),
     "smooth": (Part(smooth),),
     "memory": (Part(score_cam_memory), Part(large_image, EMBEDDED)),
+    "frameworks": (Part(frameworks),),
     "throughput": (Part(throughput), Part(throughput, EMBEDDED)),
 }

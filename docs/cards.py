@@ -21,8 +21,13 @@ _NEEDS = {
     Needs.REPLAY: "the score for edited activations of a layer",
     Needs.SCORE: "the score for other inputs (a black box will do)",
     Needs.INPUT_GRADIENTS: "the score's derivative by the input",
+    Needs.RELU_RULE: "another rule for the derivative of ReLU",
+    Needs.PROPAGATION: "rules for all functions on the way",
     Needs.BIASES: "the score's derivative by every bias",
     Needs.MODULE: "the model itself",
+    Needs.ATTENTION: "the weights of attention layers",
+    Needs.ATTENTION_GRADIENTS: "the weights of attention layers and the score's derivative by them",
+    Needs.ATTENTION_FORMATION: "the derivative, by each attention layer's weights, of the score of that layer's own tokens",
 }
 
 
@@ -35,7 +40,7 @@ def card(entry: Method) -> str:
         "Depends on the class": "yes" if entry.class_specific else "no, or hardly",
         "Signed": "yes" if entry.signed else "no",
         "Shows": f"{entry.shows} {'for' if entry.shows == 'evidence' else 'on'} the target",
-        "Resolution": "the layer's" if entry.needs.layer and not entry.colours else "the input's",
+        "Resolution": _resolution(entry),
     }
     if entry.colours:
         facts["Colours"] = f'kept in `.colours`; one map by "{entry.colours}"'
@@ -56,6 +61,12 @@ def card(entry: Method) -> str:
         parts.append(f"**Elsewhere.** {sections['Elsewhere']}")
     parts.append(f"```sh\nseewhy explain cat.jpg --method {entry.name}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def _resolution(entry: Method) -> str:
+    if entry.needs.attention:
+        return "the tokens'"
+    return "the layer's" if entry.needs.layer and not entry.colours else "the input's"
 
 
 def index() -> str:

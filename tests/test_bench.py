@@ -16,7 +16,7 @@ pytest.importorskip("pytorch_grad_cam")
 pytest.importorskip("torchcam")
 pytest.importorskip("captum")
 
-from bench import components, gradients, memory, peak, perturbation, photo, report, transformer, tuning  # noqa: E402
+from bench import components, frameworks, gradients, memory, peak, perturbation, photo, report, transformer, tuning  # noqa: E402
 from bench.__main__ import command, main, parser  # noqa: E402
 from bench.cases import CASES, Part  # noqa: E402
 from bench.maps import difference, unit  # noqa: E402
@@ -317,3 +317,12 @@ def test_difference_is_of_the_positive_parts_on_one_scale():
         difference([one], [one], "anyhow")
     with pytest.raises(ValueError, match="not of the same layer"):
         difference([one], [one[:, :1]])
+
+
+def test_frameworks_are_measured_beside_their_own_forward(subject, monkeypatch):
+    model = tiny().module
+    made = frameworks.Made("Some framework", model, lambda: model(torch.zeros(1, 3, 64, 64)))
+    monkeypatch.setattr(frameworks, "MAKERS", {"torch": lambda _images: made})
+    rows = frameworks.frameworks(subject, 1).rows
+    assert [row.what for row in rows] == ["Some framework", *(f"Some framework: {name}" for name in frameworks.MAPS)]
+    assert all(row.forwards is not None and row.forwards > 0 for row in rows)

@@ -58,7 +58,7 @@ def test_the_recording_of_one_sample_asks_about_that_sample(small_net: SmallNet,
     question = (ClassTarget(0), ClassTarget(1), ClassTarget(2))
     whole = (
         TorchRecorder(small_net)
-        .record(batch, (), lambda _: [question], needs=Needs.SCORE, conditions=Conditions())
+        .record(batch, (), lambda *_: [question], needs=Needs.SCORE, conditions=Conditions())
         .at("", 0)
     )
     perturbation = Pixel()

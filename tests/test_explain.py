@@ -189,7 +189,10 @@ def test_methods_that_a_model_does_not_allow_are_left_out_of_all_and_told(hand: 
     maps = seewhy.compare(hand, INPUT, methods="all")
     assert "global average pooling" in maps.skipped["cam"]
     without_relu = {"guided-backprop", "guided-grad-cam", "deconvnet"}
-    assert without_relu | {"cam"} <= maps.skipped.keys() <= without_relu | {"cam", "lrp"}
+    attending = {entry.name for entry in seewhy.methods() if entry.needs.attention}
+    sure = without_relu | attending | {"cam"}
+    assert sure <= maps.skipped.keys() <= sure | {"lrp"}
+    assert all("runs no attention" in maps.skipped[name] for name in attending)
     assert all("ReLU" in maps.skipped[name] for name in without_relu)
     assert {each.method for each in maps} == {entry.name for entry in seewhy.methods()} - maps.skipped.keys()
     with pytest.raises(seewhy.MethodError, match="global average pooling"):
@@ -212,6 +215,23 @@ def test_the_layers_are_listed_with_their_grid(hand: HandNet) -> None:
     table = seewhy.layers(hand, INPUT)
     assert [(row.name, row.layout.grid, row.default) for row in table] == [("conv", (2, 2), True)]
     assert "conv" in str(table)
+
+
+def test_the_usual_image_has_the_channels_that_the_model_takes_although_its_head_comes_first() -> None:
+    class HeadFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Conv2d(8, 4, 1)
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.body(images)).mean((2, 3))
+
+    model = HeadFirst().eval()
+    assert list(seewhy.layers(model)) == list(seewhy.layers(model, torch.randn(3, 224, 224)))
+    taking_nothing = nn.Sequential(nn.Conv2d(5, 4, 3), nn.Conv2d(6, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(seewhy.RecordingError, match=r"input of shape \(1, 3, 224, 224\)"):
+        seewhy.layers(taking_nothing)
 
 
 @pytest.mark.parametrize(

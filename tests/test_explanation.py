@@ -115,7 +115,7 @@ RAMP = np.arange(10, dtype=np.float32)[None] / 9
         ({"threshold": 1.0}, 1),
         ({"top": 0.2}, 2),
         ({"top": 0.5}, 5),
-        ({"top": 1.0}, 10),
+        ({"top": 1.0}, 9),
     ],
 )
 def test_a_mask_takes_the_highest_pixels(how: dict[str, float], count: int) -> None:
@@ -137,7 +137,19 @@ def test_all_of_a_flat_map_is_masked() -> None:
 def test_a_part_of_the_pixels_means_the_seen_ones(top: float) -> None:
     cropped = Geometry.identity((1, 30)).cropped((0, 10), (1, 10))
     found = explanation(RAMP, cropped).mask(top=top)
-    assert found[0].nonzero()[0].tolist() == list(range(20 - round(10 * top), 20))
+    assert found[0].nonzero()[0].tolist() == list(range(max(20 - round(10 * top), 11), 20))  # the first of them is 0
+
+
+@pytest.mark.parametrize("top", [0.001, 0.2, 1.0])
+def test_a_part_that_reaches_into_places_without_evidence_ends_where_the_evidence_does(top: float) -> None:
+    """One bright pixel of 256: the value that a fifth lies above is 0, and so is all the rest."""
+    raw = np.zeros((16, 16), np.float32)
+    raw[3, 5] = 1
+    why = explanation(raw)
+    assert np.argwhere(why.mask(top=top)).tolist() == [[3, 5]]
+    assert [(each.start, each.stop, each.share) for each in why.regions(top=top)] == [((3, 5), (4, 6), 1.0)]
+    assert [(each.start, each.stop) for each in explanation(raw[3]).intervals(top=top)] == [(5, 6)]
+    assert not explanation(-raw).mask(top=top).any()
 
 
 @pytest.mark.parametrize("how", [{"threshold": 1.5}, {"threshold": -0.1}, {"top": 0.0}, {"top": 1.1}])
@@ -160,9 +172,41 @@ def test_boxes_are_the_connected_regions_with_their_share_of_the_map() -> None:
     assert len(explanation(raw).boxes(threshold=0.01, least=0.001)) == 3
 
 
-def test_boxes_of_a_volume_are_refused() -> None:
-    with pytest.raises(RenderError, match="two axes; this one has 3"):
-        explanation(np.ones((2, 2, 2))).boxes()
+def test_boxes_of_other_than_pictures_are_refused_and_what_there_is_instead_is_told() -> None:
+    for raw in (np.ones((2, 2, 2)), np.ones(5)):
+        with pytest.raises(RenderError, match=rf"two axes; this one has {raw.ndim}.*intervals\(\).*regions\(\)"):
+            explanation(raw).boxes()
+    with pytest.raises(RenderError, match="one axis; this one has 2"):
+        explanation().intervals()
+
+
+def test_intervals_are_the_stretches_of_a_signal_with_their_share() -> None:
+    raw = np.array([0, 0.5, 1, 0.5, 0, 0, 0.25, 0.25, 0, 0.02], np.float32)
+    large, small = explanation(raw).intervals(threshold=0.1)
+    assert (large.start, large.stop) == (1, 4)
+    assert (small.start, small.stop) == (6, 8)
+    assert large.share == pytest.approx(2 / 2.52, abs=1e-4)
+    assert len(explanation(raw).intervals(threshold=0.01, least=0.001)) == 3
+    assert explanation(np.zeros(9)).intervals() == []
+
+
+def test_regions_are_blocks_along_all_axes_in_their_order() -> None:
+    raw = np.zeros((3, 5, 7), np.float32)
+    raw[1:3, 0:2, 4:7] = 1
+    raw[0, 4, 0] = 1
+    first, second = explanation(raw).regions(threshold=0.5)
+    assert (first.start, first.stop, first.share) == ((1, 0, 4), (3, 2, 7), pytest.approx(12 / 13, abs=1e-4))
+    assert (second.start, second.stop) == ((0, 4, 0), (1, 5, 1))
+    flat = explanation(raw[1]).regions(threshold=0.5)
+    assert [(each.start, each.stop) for each in flat] == [((0, 4), (2, 7))]
+
+
+def test_the_share_of_a_channel_is_its_part_of_all_absolute_values() -> None:
+    colours = np.array([[[1, -2], [0, 0]], [[0, 0], [0, -1]], [[0, 0], [0, 0]]], np.float32)
+    np.testing.assert_allclose(explanation(colours.sum(0), colours=colours).channel_shares(), [0.75, 0.25, 0])
+    assert not explanation(colours.sum(0), colours=0 * colours).channel_shares().any()
+    with pytest.raises(RenderError, match="no channels to compare"):
+        explanation().channel_shares()
 
 
 def test_the_probability_is_that_of_the_asked_class() -> None:

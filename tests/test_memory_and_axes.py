@@ -71,7 +71,9 @@ SHAPES = pytest.mark.parametrize("shape", [(64,), (32, 48), (16, 24, 32)])
 
 
 @SHAPES
-@pytest.mark.parametrize("name", [entry.name for entry in seewhy.methods() if not entry.needs.layer])
+@pytest.mark.parametrize(
+    "name", [each.name for each in seewhy.methods() if not (each.needs.layer or each.needs.attention)]
+)
 def test_pixel_methods_on_signals_pictures_and_volumes(name: str, shape: tuple[int, ...]) -> None:
     """One bright cell in an input of any number of axes: the map is of the input's shape, and high there."""
     image = torch.zeros(2, *shape)

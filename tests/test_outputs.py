@@ -153,3 +153,20 @@ def test_one_logit_tells_two_named_classes_apart(sign: int, small_net: SmallNet,
     opposite = seewhy.explain(model, batch[0], unlikely, labels=labels)
     assert opposite.target == unlikely
     np.testing.assert_allclose(opposite.raw, -sign * up, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_single_logit_whose_axis_was_squeezed_away(rows: int) -> None:
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 1, 3, padding=1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.body(images).relu().mean((1, 2, 3)).squeeze()
+
+    torch.manual_seed(0)
+    model, images = Squeezed(), torch.rand(rows, 3, 8, 8)
+    found = seewhy.explain(model, images, "up", layers="body")
+    for why, score in zip(found, model(images).reshape(-1).tolist(), strict=True):
+        assert why.score == pytest.approx(score, rel=1e-5)

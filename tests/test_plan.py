@@ -6,8 +6,11 @@ import torch
 from torch import nn
 
 from seewhy.errors import LayerError, MethodError, TargetError
-from seewhy.plan import Plan, check_lengths, check_targets, choose_layers, choose_methods
+from seewhy.maps import methods
+from seewhy.maps.smoothing import as_smoothing
+from seewhy.plan import Plan, Request, check_lengths, check_targets, choose_layers, choose_methods
 from seewhy.recorder import LayerRow, LayerTable, Layout, Needs
+from seewhy.targets import Subject
 
 FIRST, LAST = (
     LayerRow("stem", "Conv2d", Layout("channels-first", (8, 8), 4), (2.0, 2.0), stage=1),
@@ -108,10 +111,11 @@ def test_a_plan_records_what_its_methods_need_and_each_layer_once() -> None:
 
 
 OUTPUTS = torch.tensor([[0.0, 1.0, 3.0], [5.0, 4.0, 1.0]])
+SUBJECTS = [Subject(output) for output in OUTPUTS]
 
 
 def test_each_question_comes_as_asked_and_as_each_method_changes_it() -> None:
-    questions = plan("grad-cam", "finer-cam", targets=(1, "top:2")).questions(OUTPUTS, None, [0, 1])
+    questions = plan("grad-cam", "finer-cam", targets=(1, "top:2")).questions(SUBJECTS, [0, 1])
     assert [[target.index for target in versions[0]] for versions in questions] == [[1, 1], [2, 0], [1, 1]]
     for asked, plain, contrast in questions:
         assert plain is asked
@@ -125,7 +129,7 @@ def test_each_question_comes_as_asked_and_as_each_method_changes_it() -> None:
 @pytest.mark.parametrize(("numbers", "own"), [([1, 3], [0, 0]), ([0, 2], [2, 1]), (range(2, 4), [1, 0])])
 def test_targets_given_one_an_image_go_to_their_own_images(given, numbers, own) -> None:
     # The numbers have a gap where a picture could not be read.
-    [(question, _)] = plan("grad-cam", targets=(given,)).questions(OUTPUTS, None, numbers)
+    [(question, _)] = plan("grad-cam", targets=(given,)).questions(SUBJECTS, numbers)
     assert [target.index for target in question] == own
 
 
@@ -149,10 +153,49 @@ def test_a_method_that_cannot_ask_a_function_refuses_or_is_left_out() -> None:
         return output.sum()
 
     with pytest.raises(MethodError, match="finer-cam"):
-        plan("finer-cam", targets=(score,)).questions(OUTPUTS, None, [0, 1])
+        plan("finer-cam", targets=(score,)).questions(SUBJECTS, [0, 1])
     every = plan("all", targets=(score,))
-    [versions] = every.questions(OUTPUTS, None, [0, 1])
+    [versions] = every.questions(SUBJECTS, [0, 1])
     finer = [wanted.method.name for wanted in every.wanted].index("finer-cam")
     assert versions[1 + finer] is None
     assert list(every.skipped) == ["finer-cam"]
     assert all(version == versions[0] for number, version in enumerate(versions) if number != 1 + finer)
+
+
+def test_a_request_becomes_a_plan_when_the_layers_are_known() -> None:
+    wanted = choose_methods(["grad-cam"], {})
+    both = Request(wanted, (1,), ["stem", "body"])
+    assert both.plan(TABLE, ROOT).layers == ((FIRST, LAST),)
+    assert Request(wanted, (1,), ["stem", "body"], apart=True).plan(TABLE, ROOT).layers == ((FIRST,), (LAST,))
+    assert Request(wanted, (1,)).plan(TABLE, ROOT).layers == ((LAST,),)
+    unlayered = Request(choose_methods(["occlusion"], {}), (1,))
+    assert (both.is_layered, unlayered.is_layered) == (True, False)
+    assert unlayered.plan(None, ROOT).layers == ((),)
+
+
+def test_methods_that_fuse_layers_have_their_own_and_the_default_one_is_not_recorded_for_them_alone() -> None:
+    fusing = next(entry for entry in methods() if entry.fuse is not None)
+    alone = Request(choose_methods([fusing.name], {}), (1,), "all-stages").plan(TABLE, ROOT)
+    assert alone.rows == (FIRST, LAST)
+    assert alone.groups(alone.wanted[0]) == ((FIRST, LAST),)
+    beside = Request(choose_methods([fusing.name, "grad-cam"], {}), (1,), ["stem"], apart=True).plan(TABLE, ROOT)
+    assert [beside.groups(each) for each in beside.wanted] == [((FIRST,),), ((FIRST,),)]
+
+
+@pytest.mark.parametrize("kind", ["boxes", "places", "classes"])
+def test_a_method_that_nobody_named_suits_what_the_model_answers(kind: str) -> None:
+    table = LayerTable(TABLE.rows, {}, kind=kind)
+    wanted = choose_methods(["grad-cam"], {}, as_smoothing("eigen"))
+    for is_usual in (True, False):
+        [found] = Request(wanted, (1,), is_usual=is_usual).plan(table, ROOT).wanted
+        assert found.method.name == ("hires-cam" if is_usual and kind != "classes" else "grad-cam")
+        assert found.smooth == wanted[0].smooth
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("target", "targets"), ("method", "methods"), ("layer", "layers"), ("methods", "method")]
+)
+def test_an_option_that_is_an_argument_of_the_call_is_told(given: str, meant: str) -> None:
+    for names in (["grad-cam"], ["grad-cam", "rise"]):
+        with pytest.raises(MethodError, match=rf"'{given}'\. Did you mean {meant}=\?"):
+            choose_methods(names, {given: 1})

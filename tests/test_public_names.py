@@ -31,7 +31,21 @@ def members(kind: type) -> list[str]:
 
 FOUND = {
     "seewhy": list(seewhy.__all__),
-    **{f"{name}()": parameters(getattr(seewhy, name)) for name in ("explain", "compare", "layers", "load", "method")},
+    **{
+        f"{name}()": parameters(getattr(seewhy, name))
+        for name in (
+            "explain",
+            "compare",
+            "compare_pair",
+            "doctor",
+            "function",
+            "image_text",
+            "layers",
+            "load",
+            "method",
+            "similar_to",
+        )
+    },
     "Explainer()": parameters(seewhy.Explainer),
     "Explainer()()": parameters(seewhy.Explainer.__call__),
     "Explainer": members(seewhy.Explainer),

@@ -32,13 +32,6 @@ def test_a_class_that_the_model_hardly_considers_is_shown_with_a_word(
     assert len(asked.prediction) == 5
 
 
-def test_a_scripted_model_is_refused_by_name(small_net: SmallNet, batch: Tensor) -> None:
-    with pytest.warns(FutureWarning):
-        scripted = torch.jit.trace(small_net, batch)
-    with pytest.raises(seewhy.ModelError, match="TorchScript"):
-        seewhy.explain(scripted, batch[0])
-
-
 class Regressor(SmallNet):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images)[:, 0]

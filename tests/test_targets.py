@@ -1,6 +1,7 @@
 """The question: what a caller writes, and the number that is explained."""
 
 import math
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -11,14 +12,29 @@ import seewhy
 from seewhy.errors import TargetError
 from seewhy.maps import find_method
 from seewhy.models import Labels
-from seewhy.targets import CallableTarget, ClassTarget, ContrastTarget, SimilarContrastTarget, ask, probabilities
+from seewhy.targets import (
+    CallableTarget,
+    Chances,
+    ClassTarget,
+    ContrastTarget,
+    SimilarContrastTarget,
+    Subject,
+    are_distributions,
+    ask,
+)
 
 LABELS = Labels(("tench, Tinca tinca", "tabby, tabby cat", "tiger cat", "tiger shark", "great white shark"))
+
+
+def subjects(outputs: Tensor, labels: Labels | None = None) -> list[Subject]:
+    return [Subject(output, "classes" if output.ndim == 1 else "other", labels) for output in outputs]
+
+
 OUTPUT = torch.tensor([[1.0, 4.0, 3.0, 2.0, 0.0]])
 
 
 def answer(wanted: object, output: Tensor = OUTPUT, labels: Labels | None = LABELS) -> tuple[float, str]:
-    [[target]] = ask(wanted, output, labels)
+    [[target]] = ask(wanted, subjects(output, labels))
     return float(target(output[0])), target.describe(labels)
 
 
@@ -59,18 +75,18 @@ def test_without_label_names_classes_are_numbered() -> None:
 
 def test_the_predicted_class_is_found_for_each_sample() -> None:
     outputs = torch.tensor([[0.0, 2.0, 1.0], [5.0, 2.0, 1.0]])
-    [question] = ask(None, outputs, None)
+    [question] = ask(None, subjects(outputs))
     assert [target.index for target in question] == [1, 0]
 
 
 def test_top_k_asks_one_question_a_rank_with_each_samples_own_classes() -> None:
     outputs = torch.tensor([[0.0, 2.0, 1.0], [5.0, 2.0, 1.0]])
-    assert [[target.index for target in question] for question in ask("Top: 2", outputs, None)] == [[1, 0], [2, 1]]
+    assert [[target.index for target in question] for question in ask("Top: 2", subjects(outputs))] == [[1, 0], [2, 1]]
 
 
 def test_a_list_asks_each_sample_its_own_question() -> None:
     outputs = torch.tensor([[0.0, 2.0, 1.0], [5.0, 2.0, 1.0]])
-    [(first, second)] = ask(["2", "0-vs-1"], outputs, None)
+    [(first, second)] = ask(["2", "0-vs-1"], subjects(outputs))
     assert (float(first(outputs[0])), float(second(outputs[1]))) == (1.0, 3.0)
 
 
@@ -95,21 +111,21 @@ def test_a_list_asks_each_sample_its_own_question() -> None:
 )
 def test_what_cannot_be_asked_is_told_with_what_can(wanted: object, told: str) -> None:
     with pytest.raises(TargetError) as caught:
-        ask(wanted, OUTPUT, LABELS)
+        ask(wanted, subjects(OUTPUT, LABELS))
     assert told in str(caught.value)
 
 
 def test_a_name_without_known_names_says_how_to_give_them() -> None:
     with pytest.raises(TargetError, match="Give labels=, or an index"):
-        ask("tabby", OUTPUT, None)
+        ask("tabby", subjects(OUTPUT))
 
 
 @pytest.mark.parametrize("wanted", [None, 1, "top:2", "probability"])
 def test_a_model_that_gives_no_score_a_class_needs_a_callable(wanted: object) -> None:
     with pytest.raises(TargetError, match="Give target= a callable"):
-        ask(wanted, torch.zeros(1, 3, 8, 8), None)
+        ask(wanted, subjects(torch.zeros(1, 3, 8, 8)))
     dense = torch.arange(12.0).view(1, 3, 2, 2)
-    [[target]] = ask(lambda output: output[2].mean(), dense, None)
+    [[target]] = ask(lambda output: output[2].mean(), subjects(dense))
     assert float(target(dense[0])) == 9.5
 
 
@@ -117,7 +133,7 @@ def test_a_model_that_gives_no_score_a_class_needs_a_callable(wanted: object) ->
     ("wrong", "found"), [(lambda output: output[:2], "shape (2,)"), (lambda output: float(output[0]), "float")]
 )
 def test_a_callable_that_returns_no_number_is_told_what_it_returned(wrong: object, found: str) -> None:
-    [[target]] = ask(wrong, OUTPUT, None)
+    [[target]] = ask(wrong, subjects(OUTPUT))
     with pytest.raises(TargetError, match="must return one number as a tensor") as caught:
         target(OUTPUT[0])
     assert found in str(caught.value)
@@ -125,7 +141,7 @@ def test_a_callable_that_returns_no_number_is_told_what_it_returned(wrong: objec
 
 def test_a_callables_graph_is_kept() -> None:
     output = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    [[target]] = ask(lambda scores: scores[0] * scores[1], output, None)
+    [[target]] = ask(lambda scores: scores[0] * scores[1], subjects(output))
     target(output[0]).backward()
     assert output.grad.tolist() == [[2.0, 1.0]]
 
@@ -146,17 +162,30 @@ def test_a_target_of_ones_own_says_its_own_words() -> None:
     assert answer(Margin()) == (2.0, "margin")
 
 
+def told(wanted: object, output: Tensor, chances: Chances, labels: Labels | None = None) -> tuple[float, str]:
+    """Return a target's number and words for one sample whose scores become probabilities in this way."""
+    [[target]] = ask(wanted, [Subject(output, labels=labels, chances=chances)])
+    return float(target(output)), target.describe(labels)
+
+
 def test_outputs_that_are_probabilities_already_are_not_put_through_softmax_again() -> None:
-    ready = torch.tensor([[0.2, 0.7, 0.1]])
-    assert torch.equal(probabilities(ready), ready)
-    assert answer("probability", ready, None)[0] == pytest.approx(0.7)
-    scores = torch.tensor([[0.2, 0.7, 0.3]])  # not negative, but no distribution
-    assert probabilities(scores).sum() == pytest.approx(1)
-    assert not torch.equal(probabilities(scores), scores)
+    ready = torch.tensor([0.2, 0.7, 0.1])
+    assert told("probability", ready, Chances(ready=True)) == (pytest.approx(0.7), "probability of class 1")
+    assert told("expected", ready, Chances(ready=True))[0] == pytest.approx(0.7 + 2 * 0.1)
+    raised = [math.exp(each) for each in (0.2, 0.7, 0.1)]
+    assert told("probability", ready, Chances())[0] == pytest.approx(raised[1] / sum(raised), rel=1e-5)
+
+
+def test_a_distribution_is_known_by_its_values() -> None:
+    ready = torch.tensor([[0.2, 0.7, 0.1], [0.0, 1.0, 0.0]])
+    assert are_distributions(ready)
+    assert not are_distributions(torch.tensor([[0.2, 0.7, 0.1], [0.2, 0.7, 0.3]]))  # each of them, summing to 1
+    assert not are_distributions(torch.tensor([[-0.2, 0.9, 0.3]]))
+    assert not are_distributions(torch.tensor([[1.0]]))  # one score is no distribution
 
 
 def test_a_single_output_has_no_softmax_probability() -> None:
-    [[target]] = ask("probability", torch.tensor([[3.0]]), None)
+    [[target]] = ask("probability", subjects(torch.tensor([[3.0]])))
     with pytest.raises(TargetError, match="sigmoid"):
         target(torch.tensor([3.0]))
 
@@ -177,3 +206,49 @@ def test_contrast_with_similar_classes_takes_the_scores_nearest_to_the_class() -
     ):
         with pytest.raises(seewhy.MethodError, match="one class against similar ones"):
             retarget(refused, scores)
+
+
+def test_the_expected_class_of_ordered_ones() -> None:
+    assert answer("expected") == (
+        pytest.approx(sum(place * chance for place, chance in enumerate(SOFTMAX)), rel=1e-5),
+        ANY,
+    )
+    steps = torch.tensor([[3.0, 0.5, -2.0]])  # above the first threshold, above the second, above the third
+    [[target]] = ask("expected", [Subject(steps[0], chances=Chances(independent=True))])
+    assert float(target(steps[0])) == pytest.approx(sum(1 / (1 + math.exp(-each)) for each in (3, 0.5, -2)), rel=1e-5)
+
+
+def test_own_probabilities_are_not_put_through_a_sigmoid_twice() -> None:
+    done = torch.tensor([0.2, 0.9, 0.4])
+    assert told("probability:2", done, Chances(independent=True, ready=True))[0] == pytest.approx(0.4)
+    assert told("expected", done, Chances(independent=True, ready=True))[0] == pytest.approx(1.5)
+    # Logits between 0 and 1 are logits.
+    assert told("probability:2", done, Chances(independent=True))[0] == pytest.approx(1 / (1 + math.exp(-0.4)))
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("stage: early", "stage: late"), ("expected", "probability")])
+def test_one_score_for_two_classes_with_names_that_mean_something_else_too(names: tuple[str, str]) -> None:
+    output = torch.tensor([3.0])
+    assert told(names[0], output, Chances(), Labels(names)) == (-3.0, names[0])
+    assert told(names[1], output, Chances(), Labels(names)) == (3.0, names[1])
+
+
+@pytest.mark.parametrize(
+    ("chances", "score", "second"),
+    [
+        (Chances(independent=True), 0.3, 1 / (1 + math.exp(-0.3))),
+        (Chances(independent=True), -0.3, 1 / (1 + math.exp(0.3))),
+        (Chances(ready=True), 0.3, 0.3),
+        (Chances(ready=True), 0.7, 0.7),
+    ],
+)
+def test_one_score_for_two_named_classes_in_its_own_unit(chances: Chances, score: float, second: float) -> None:
+    output, pair = torch.tensor([score]), Labels(("cat", "dog"))
+    likelier = "dog" if second > 0.5 else "cat"
+    assert told(None, output, chances, pair) == (pytest.approx(score if likelier == "dog" else -score), likelier)
+    assert told("probability:dog", output, chances, pair) == (pytest.approx(second), "probability of dog")
+    assert told("probability:cat", output, chances, pair) == (pytest.approx(1 - second), "probability of cat")
+    assert told("probability", output, chances, pair) == (
+        pytest.approx(max(second, 1 - second)),
+        f"probability of {likelier}",
+    )

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seewhy.checkup.doctor import doctor as doctor
     from seewhy.comparison import Comparison as Comparison
     from seewhy.errors import ImageError as ImageError
     from seewhy.errors import LayerError as LayerError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from seewhy.explainer import Explainer as Explainer
     from seewhy.explanation import Explanation as Explanation
     from seewhy.face import compare as compare
+    from seewhy.face import compare_pair as compare_pair
     from seewhy.face import explain as explain
     from seewhy.face import layers as layers
     from seewhy.images import Preprocess as Preprocess
@@ -31,14 +33,20 @@ if TYPE_CHECKING:
     from seewhy.maps import Transform as Transform
     from seewhy.maps import method as method
     from seewhy.maps import methods as methods
+    from seewhy.models import function as function
+    from seewhy.models import image_text as image_text
     from seewhy.models import load as load
     from seewhy.recorder import Budget as Budget
     from seewhy.recorder import Layout as Layout
     from seewhy.recorder import Needs as Needs
     from seewhy.recorder import Recording as Recording
+    from seewhy.targets import BoxTarget as BoxTarget
+    from seewhy.targets import Region as Region
+    from seewhy.targets import similar_to as similar_to
 
 _HOME = {
     "Augment": "maps",
+    "BoxTarget": "targets",
     "Budget": "recorder",
     "Comparison": "comparison",
     "Explainer": "explainer",
@@ -54,16 +62,22 @@ _HOME = {
     "Preprocess": "images",
     "Recording": "recorder",
     "RecordingError": "errors",
+    "Region": "targets",
     "RenderError": "errors",
     "SeewhyError": "errors",
     "TargetError": "errors",
     "Transform": "maps",
     "compare": "face",
+    "compare_pair": "face",
+    "doctor": "checkup.doctor",
     "explain": "face",
+    "function": "models",
+    "image_text": "models",
     "layers": "face",
     "load": "models",
     "method": "maps",
     "methods": "maps",
+    "similar_to": "targets",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the public names, in one place

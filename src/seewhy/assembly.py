@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from seewhy.diagnosis import Circumstances, diagnose
+from seewhy.errors import RecordingError
 from seewhy.explanation import Explanation, Prediction
+from seewhy.images import Geometry
 from seewhy.inputs import Sample
 from seewhy.making import Asked, MadeMaps, cost_alone, make_maps
 from seewhy.models import LoadedModel
@@ -16,12 +18,21 @@ from seewhy.plan import Plan
 from seewhy.reading import View, reduce_colours
 from seewhy.recorder import LayerRow, Recordings
 from seewhy.targets import (
+    Chances,
+    ContrastTarget,
+    Cover,
+    Detection,
+    DetectionTarget,
     DirectionTarget,
+    Kind,
+    Noted,
+    Outlined,
+    PlacesTarget,
     ProbabilityTarget,
+    SimilarityTarget,
     Target,
-    are_probabilities,
     class_name,
-    probabilities,
+    detections,
     tells_two_apart,
 )
 
@@ -32,6 +43,7 @@ def assemble(
     recordings: Recordings,
     asked: Asked,
     model: LoadedModel,
+    chances: Chances,
     view: View | None,
 ) -> Iterator[tuple[int, list[Explanation]]]:
     """Yield each sample's number and its explanations: methods x layer groups x questions, in this order.
@@ -42,20 +54,33 @@ def assemble(
         recordings: what the model did.
         asked: which recorded questions belong together.
         model: for names and notes.
+        chances: how its scores become probabilities.
         view: how to show the maps; None: as each method's paper has it.
     """
-    made = list(make_maps(plan, recordings, asked))
-    told = _Told(recordings, model, view)
+    made = _made(plan, recordings, asked)
+    told = _Told(recordings, model, chances, view, [sample.geometry for _, sample in chunk], plan.notes)
     for row, (number, sample) in enumerate(chunk):
         yield number, [told.explanation(maps, row, sample) for maps in made]
 
 
+def _made(plan: Plan, recordings: Recordings, asked: Asked) -> list[MadeMaps]:
+    """Return all maps; where the model fails on the way, those made until then."""
+    made: list[MadeMaps] = []
+    try:
+        for maps in make_maps(plan, recordings, asked):
+            made.append(maps)  # noqa: PERF402 - one by one: those before an error are kept
+    except RecordingError as error:
+        if not made or recordings.conditions.broken is None:
+            raise
+        recordings.conditions.broken.append(error)
+    return made
+
+
 @dataclass(frozen=True)
 class _Answer:
-    """What the model says about one sample: scores, probabilities (None where it has no classes), the likeliest classes."""
+    """What the model says about one sample: each class (None where it has none), the likeliest, whether all is finite."""
 
-    scores: torch.Tensor
-    chances: torch.Tensor | None
+    about: Callable[[int], Prediction | None]
     likeliest: tuple[Prediction, ...]
     finite: bool
 
@@ -63,13 +88,31 @@ class _Answer:
 class _Told:
     """What is told with every map of one batch."""
 
-    def __init__(self, recordings: Recordings, model: LoadedModel, view: View | None) -> None:
+    def __init__(
+        self,
+        recordings: Recordings,
+        model: LoadedModel,
+        chances: Chances,
+        view: View | None,
+        geometries: Sequence[Geometry],
+        notes: tuple[str, ...] = (),
+    ) -> None:
         outputs = recordings.outputs.cpu()
         self._recordings = recordings
+        self._outputs = outputs
         self._model = model
         self._view = view
-        self._answers = [_answer(scores, model) for scores in outputs]
-        self._notes = _output_notes(outputs)
+        self._answers = [
+            _places_answer(Cover(scores, model.labels, geometry, chances))
+            if recordings.kind == "places"
+            else _answer(scores, model, recordings.kind, chances)
+            for scores, geometry in zip(outputs, geometries, strict=True)
+        ]
+        self._detected: list[tuple[Detection, ...]] = [
+            detections(scores, geometry, model.labels) if recordings.kind == "boxes" else ()
+            for scores, geometry in zip(outputs, geometries, strict=True)
+        ]
+        self._notes = (*notes, *_output_notes(chances, outputs.shape[1]))
         self._spent = replace(recordings.cost, seconds=recordings.cost.seconds / len(outputs))
         self._peaks = {key: each.flatten(1).abs().amax(1).tolist() for key, each in recordings.gradients.items()}
 
@@ -77,23 +120,28 @@ class _Told:
         """Return one sample's map with all that belongs to it."""
         entry, answer = maps.wanted.method, self._answers[row]
         target = self._recordings.questions[maps.question][row]
+        # Of an output that is compared with a vector no part is a class, also where its shape looks like it.
+        likeliest = () if isinstance(target, SimilarityTarget) else answer.likeliest
+        found = self._detected[row]
         parts = maps.values[row].copy()
         raw = parts if maps.reduction is None else reduce_colours(parts, maps.reduction)
-        about = None if target.index is None else _prediction(target.index, answer.scores, answer.chances, self._model)
+        about = self._about(row, target)
         shown: View = self._view or ("positive" if entry.rectified else "signed")
         how = self._circumstances(maps, row, target, about, shown)
         return Explanation(
             raw=raw,
             colours=None if maps.reduction is None else parts,
             reduction=maps.reduction,
-            geometry=sample.geometry,
+            geometry=self._geometry(maps, sample),
             image=sample.image,
+            input=sample.values,
             name=sample.name,
             target=target.describe(self._model.labels),
             target_index=target.index,
             score=float(self._recordings.scores[maps.question][row]),
-            prediction=answer.likeliest,
+            prediction=tuple(map(_as_prediction, found[:5])) or likeliest,
             about=about,
+            detections=found,
             method=entry.name,
             options=maps.wanted.options,
             layers=tuple(layer.name for layer in maps.group),
@@ -106,6 +154,7 @@ class _Told:
             shared=self._spent,
             cut_short=maps.cut_short,
             evidence={name: float(values[row]) for name, values in maps.evidence.items()},
+            outline=target.outline(sample.geometry) if isinstance(target, Outlined) else None,
             model=self._model.name,
             diagnosis=diagnose(raw, how),
             notes=(
@@ -114,9 +163,28 @@ class _Told:
                 *_unit_notes(maps, sample),
                 *self._notes,
                 *_repeated(maps.group, self._recordings),
+                *_about_places(maps, self._recordings.kind),
+                *_joint(maps.group),
                 *maps.notes,
             ),
         )
+
+    def _about(self, row: int, target: Target) -> Prediction | None:
+        """Return what the model says of the class that is asked about."""
+        if target.index is None:
+            return None
+        if isinstance(target, DetectionTarget):
+            chance = float(replace(target, about="class")(self._outputs[row]))
+            return Prediction(target.index, class_name(target.index, self._model.labels), chance, chance)
+        return self._answers[row].about(target.index)
+
+    def _geometry(self, maps: MadeMaps, sample: Sample) -> Geometry:
+        """Return where what a map covers lies in the original: a layer may have seen more than the input, scaled and padded."""
+        inside = self._recordings.inside
+        if inside is None or not maps.group or maps.reduction is not None:
+            return sample.geometry
+        scaled = sample.geometry.resized(inside.scaled)
+        return scaled if inside.scaled == inside.whole else scaled.cropped((0, 0), inside.whole)
 
     def _circumstances(
         self, maps: MadeMaps, row: int, target: Target, about: Prediction | None, shown: View
@@ -133,36 +201,49 @@ class _Told:
             gradient_peak=max(peaks) if peaks and entry.needs.gradients else None,
             outputs_finite=self._answers[row].finite,
             probability=float(self._recordings.scores[maps.question][row]) if is_probability else None,
-            chance=about.probability if about is not None and given else None,
+            chance=about.probability if about is not None and given and _is_likelihood(about, target) else None,
+            absent=isinstance(target, PlacesTarget) and target.absent,
             gap=None if gap is None else float(gap[row]),
             whole=None if whole is None else float(whole[row]),
             cut_short=maps.cut_short is not None,
         )
 
 
-def _answer(scores: torch.Tensor, model: LoadedModel) -> _Answer:
+def _answer(scores: torch.Tensor, model: LoadedModel, kind: Kind, chances: Chances) -> _Answer:
     """Return what the model says about one sample from its scores."""
-    likely = _chances(scores)
+    likely = _probabilities(scores, kind, chances)
     best = scores.topk(min(5, len(scores))).indices.tolist() if likely is not None else []
     likeliest = tuple(filter(None, (_prediction(index, scores, likely, model) for index in best)))
-    return _Answer(scores, likely, likeliest, bool(scores.isfinite().all()))
+    return _Answer(lambda index: _prediction(index, scores, likely, model), likeliest, bool(scores.isfinite().all()))
 
 
-def _chances(scores: torch.Tensor) -> torch.Tensor | None:
+def _places_answer(cover: Cover) -> _Answer:
+    """Return what the model says about one sample, place by place: how much of the picture each class covers."""
+
+    def about(index: int) -> Prediction:
+        return Prediction(index, cover.name(index), cover.mean(index), float(cover.shares[index]), "area")
+
+    covering = [index for index in cover.ranked[:5] if cover.shares[index] > 0]
+    return _Answer(about, tuple(map(about, covering)), bool(cover.output.isfinite().all()))
+
+
+def _probabilities(scores: torch.Tensor, kind: Kind, chances: Chances) -> torch.Tensor | None:
     """Return one sample's probabilities; NaN where one score has none, None when these are not one score a class."""
-    if scores.ndim != 1:
+    if kind != "classes":
         return None
-    return probabilities(scores) if len(scores) > 1 else torch.full_like(scores, torch.nan)
+    return chances(scores) if chances.independent or len(scores) > 1 else torch.full_like(scores, torch.nan)
 
 
-def _prediction(
-    index: int, scores: torch.Tensor, chances: torch.Tensor | None, model: LoadedModel
-) -> Prediction | None:
-    if chances is None:
+def _prediction(index: int, scores: torch.Tensor, likely: torch.Tensor | None, model: LoadedModel) -> Prediction | None:
+    if likely is None:
         return None
     is_class = len(scores) > 1 or (model.labels is not None and not tells_two_apart(1, model.labels))
     name = "output" if not is_class else class_name(index, model.labels)
-    return Prediction(index, name, float(scores[index]), float(chances[index]))
+    return Prediction(index, name, float(scores[index]), float(likely[index]))
+
+
+def _as_prediction(found: Detection) -> Prediction:
+    return Prediction(found.index, found.name, found.score, found.score)
 
 
 def _was_given(target: Target) -> bool:
@@ -170,9 +251,20 @@ def _was_given(target: Target) -> bool:
     return not getattr(target, "predicted", False)
 
 
+def _is_likelihood(about: Prediction, target: Target) -> bool:
+    """Return whether what the model says of the class asked about is how likely it is: it is no opposite, nor one of two."""
+    lowered = isinstance(target, DirectionTarget) and not target.up
+    opposite = isinstance(target, ProbabilityTarget) and target.side == 0
+    return about.means == "probability" and not (lowered or opposite or isinstance(target, ContrastTarget))
+
+
 def _target_notes(target: Target) -> tuple[str, ...]:
+    if isinstance(target, Noted):
+        return target.notes
     if _was_given(target):
         return ()
+    if isinstance(target, DetectionTarget):
+        return ("target: the most confident box, as none was given",)
     if isinstance(target, DirectionTarget):
         ways = ("raises", "down") if target.up else ("lowers", "up")
         return (
@@ -195,12 +287,39 @@ def _unit_notes(maps: MadeMaps, sample: Sample) -> tuple[str, ...]:
 
 def _repeated(group: Sequence[LayerRow], recordings: Recordings) -> tuple[str, ...]:
     """Return which layers ran more than once, since only the last time is shown."""
-    several = [(layer.name, recordings.calls.get(layer.name, 1)) for layer in group]
+    several = [(layer.name, recordings.calls.get(layer.name, 1)) for layer in group if layer.call is None]
     return tuple(f"layer {name} ran {times} times; the map is of the last" for name, times in several if times > 1)
 
 
-def _output_notes(outputs: torch.Tensor) -> tuple[str, ...]:
+def _about_places(maps: MadeMaps, kind: Kind) -> tuple[str, ...]:
+    """Return what the usual layer and the usual method do not show of a model that answers place by place."""
+    if kind != "places":
+        return ()
+    layer = [row.name for row in maps.group if row.default and len(maps.group) == 1]
+    told = [
+        f"layer {name} is the end of the encoder; what skip connections carry past it is seen with layers='all-stages' "
+        "(--layer all-stages)"
+        for name in layer
+    ]
+    if maps.wanted.method.name == "grad-cam":
+        told.append(
+            "grad-cam weights a channel by its mean over the whole picture, so that like features elsewhere are bright, too; "
+            "layer-cam and hires-cam keep to what counts for the places asked about"
+        )
+    return tuple(told)
+
+
+def _joint(group: Sequence[LayerRow]) -> tuple[str, ...]:
+    """Return which layers show what several inputs do together, where only one is asked about."""
+    names = [layer.name for layer in group if layer.joint]
+    return (
+        (f"all inputs together reach {', '.join(names)}: the map is of what they do there together",) if names else ()
+    )
+
+
+def _output_notes(chances: Chances, classes: int) -> tuple[str, ...]:
     """Return what the outputs are, where that is not scores."""
-    if outputs.ndim == 2 and are_probabilities(outputs):
-        return ("the model's outputs are probabilities already: they were not put through softmax again",)
-    return ()
+    if not chances.ready:
+        return ()
+    again = "a sigmoid" if chances.independent or classes == 1 else "softmax"
+    return (f"the model's outputs are probabilities already: they were not put through {again} again",)

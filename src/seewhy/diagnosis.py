@@ -25,7 +25,7 @@ class Finding:
 
     Attributes:
         code: a stable word for programs: "non-finite", "zero-gradient", "flat", "all-negative", "one-cell", "saturated",
-            "unlikely", "incomplete", "class-blind".
+            "unlikely", "absent", "incomplete", "class-blind".
         message: what was found.
         remedy: what to try next.
     """
@@ -51,6 +51,7 @@ class Circumstances:
         outputs_finite: whether the model's output held only finite numbers.
         probability: the target's probability when that was the question, else None.
         chance: the probability of a class that was asked for, None when it was left to the model or is not known.
+        absent: whether a class was asked for that a model which answers place by place predicts nowhere.
         cut_short: whether a budget ended the work early.
         gap: how far the map's sum is from what it should add up to, `whole`; None where a map need not add up.
     """
@@ -65,6 +66,7 @@ class Circumstances:
     gap: float | None = None
     whole: float | None = None
     cut_short: bool = False
+    absent: bool = False
 
 
 def diagnose(raw: npt.NDArray[np.float32], how: Circumstances) -> tuple[Finding, ...]:
@@ -120,7 +122,16 @@ def _about_the_question(how: Circumstances) -> list[Finding]:
             Finding(
                 "unlikely",
                 f"The model gives this class {how.chance:.2%}: what little speaks for it is shown at full brightness.",
-                "Compare with the map of the model's own answer, or ask a contrast ('A-vs-B').",
+                "Compare with the map of the model's own answer, or ask for one class rather than another ('A-vs-B').",
+            )
+        )
+    if how.absent and not how.class_blind:
+        found.append(
+            Finding(
+                "absent",
+                "The model predicts this class nowhere: its mean over the whole picture is explained, and what little speaks for "
+                "it is shown at full brightness.",
+                "Ask about a class that it predicts, or about a place: 'pixel:Y,X:NAME', a region.",
             )
         )
     if how.gap is not None and how.whole is not None and abs(how.gap) > INCOMPLETE * abs(how.whole):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,23 @@ if TYPE_CHECKING:
     from seewhy.explanation import Explanation
 
 
+_PAGE = "docs/troubleshooting.md says more about this message."
+_DOCTOR = "`seewhy doctor MODEL`, or seewhy.doctor(model), looks for the cause; docs/troubleshooting.md says more."
+
+
 class SeewhyError(Exception):
-    """Base of every error that a caller can cause."""
+    """Base of every error that a caller can cause.
+
+    Attributes:
+        see: where there is more. The command prints it, and so does a traceback (from Python 3.11 on); the message is without.
+    """
+
+    see = _PAGE
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if sys.version_info >= (3, 11):
+            self.add_note(self.see)
 
 
 class ImageError(SeewhyError):
@@ -21,9 +37,13 @@ class ImageError(SeewhyError):
 class ModelError(SeewhyError):
     """The model, its weights or its metadata cannot be found or do not fit together."""
 
+    see = _DOCTOR
+
 
 class LayerError(SeewhyError):
     """The layer does not exist, or yields no spatial map, or is not connected to the target."""
+
+    see = _DOCTOR
 
 
 class TargetError(SeewhyError):
@@ -35,7 +55,17 @@ class MethodError(SeewhyError):
 
 
 class RecordingError(SeewhyError):
-    """The model itself failed while it was being recorded."""
+    """The model itself failed while it was being recorded.
+
+    Attributes:
+        partial: where it failed in one of many runs, the explanations made of those before; each says so in its notes.
+    """
+
+    see = _DOCTOR
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.partial: list[Explanation] = []
 
 
 class RenderError(SeewhyError):

@@ -2,62 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 
+from seewhy.anchors import Anchors
 from seewhy.assembly import assemble
 from seewhy.comparison import Comparison
 from seewhy.errors import ImageError, MethodError, ModelError, PartialError, RecordingError, SeewhyError
 from seewhy.explanation import Explanation
+from seewhy.frameworks import FRAMEWORKS, shell_of
 from seewhy.images import Preprocess, as_preprocessing
 from seewhy.images.baselines import Baselines
-from seewhy.inputs import Sample, chunks, prepare, spatial_axes, split
+from seewhy.inputs import Sample, chunks, prepare, split
 from seewhy.making import Asked
 from seewhy.maps.smoothing import SmoothLike, as_smoothing
-from seewhy.models import EMBEDDED, LoadedModel, adopt, as_labels, load
-from seewhy.plan import (
-    Layers,
-    LayoutLike,
-    Plan,
-    Wanted,
-    check_lengths,
-    check_targets,
-    choose_layers,
-    choose_methods,
-)
+from seewhy.models import EMBEDDED, Convolutions, LoadedModel, adopt, as_labels, load
+from seewhy.plan import USUAL, Layers, LayoutLike, Plan, Request, check_lengths, check_targets, choose_methods
 from seewhy.progress import Bar
 from seewhy.reading import Fuse, Reduction, View
 from seewhy.recorder import (
     Budget,
     Conditions,
-    LayerRow,
     LayerTable,
     OutputLike,
     Recordings,
     TorchRecorder,
+    Wrt,
     is_out_of_memory,
 )
-from seewhy.targets import Question, TargetLike, tells_two_apart
+from seewhy.several import check_only_input
+from seewhy.targets import Chances, Kind, Predictions, Question, Subject, TargetLike, similar_to, tells_two_apart
 
 ALL_FORWARDS = 200
 """Forwards that each map may cost when all methods are compared and no budget is given."""
 
-ModelLike = nn.Module | str | LoadedModel
+ModelLike = Any
+"""A torch.nn.Module, a model of another framework, a function, a name, or a LoadedModel."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What is done with every batch: the plan for its layers, the view, the conditions, and whether layers are needed."""
+    """What is done with every batch: what is asked for, how it is looked at, and under which conditions."""
 
-    plan: Callable[[LayerTable | None], Plan]
+    request: Request
     view: View | None
     conditions: Conditions
-    layered: bool
 
 
 class Explainer:
@@ -73,6 +69,8 @@ class Explainer:
         output: where the scores are in what the model returns: a key, field or position ("aux", 1, "decoder.logits"), or a
             function of it. None: a tensor is taken as it is; in anything else `logits`, `out`, ..., the only 2-D tensor or
             the first.
+        multi_label: whether several classes may hold at once: probabilities are then each score's own sigmoid instead of a
+            softmax over all. None: what the model says, else False.
         seed: for everything that is drawn at random.
         progress: show a bar. None: for several runs on a terminal.
 
@@ -89,6 +87,7 @@ class Explainer:
         device: str | torch.device | None = None,
         batch_size: int | None = None,
         output: OutputLike = None,
+        multi_label: bool | None = None,
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
@@ -97,6 +96,8 @@ class Explainer:
             loaded = loaded.with_(preprocess=as_preprocessing(preprocess, loaded.preprocess), notes=())
         if labels is not None:
             loaded = loaded.with_(labels=as_labels(labels))
+        if multi_label is not None:
+            loaded = loaded.with_(multi_label=multi_label)
         if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
             raise ImageError(f"batch_size={batch_size!r} must be a whole number, at least 1.")
         if not (isinstance(seed, int) and 0 <= seed < 2**63):
@@ -106,14 +107,20 @@ class Explainer:
         self.seed = seed
         self.progress = progress
         self._recorder = TorchRecorder(loaded.module, device, output)
-        self.batch_size = batch_size or (8 if self._recorder.on_cpu else 32)
-        self._axes = spatial_axes(self._recorder.module)
+        if loaded.tower is not None and loaded.labels is not None:  # the texts are the classes: asked once, here
+            vectors = self._recorder.text_vectors(loaded.labels.lines, seed)
+            self.model = loaded = loaded.with_(module=loaded.tower.with_texts(vectors))
+            self._recorder = TorchRecorder(loaded.module, device, output)
+        self.batch_size = batch_size or self._recorder.batch_size
+        self._usual = self._recorder.usual or USUAL
+        self._convolutions = Convolutions.of(self._recorder.module)
+        self._anchors = Anchors(self._recorder, loaded, self.batch_size, seed)
 
     def __call__(
         self,
         image: Any,
         target: TargetLike | Sequence[TargetLike] = None,
-        method: str = "grad-cam",
+        method: str | None = None,
         layers: Layers = None,
         *,
         fuse: Fuse = "mean",
@@ -122,27 +129,34 @@ class Explainer:
         smooth: SmoothLike = None,
         reduce: Reduction | None = None,
         budget: Budget | int | str | None = None,
+        wrt: Wrt | Sequence[Wrt] | None = None,
         **options: Any,
     ) -> Any:
         """Explain one image or many; see :func:`seewhy.explain`."""
-        wanted = choose_methods([method], options, as_smoothing(smooth))
-
-        def plan(table: LayerTable | None) -> Plan:
-            rows = self._rows(layers, table, layout)
-            groups = tuple((row,) for row in rows) if fuse == "none" or not rows else (tuple(rows),)
-            own = self._own(wanted, layers, table, layout)
-            return Plan(wanted, (target,), () if own else groups or ((),), fuse, own, reduce)
-
-        items, single = split(image, self._axes)
+        if isinstance(wrt, Sequence) and not isinstance(wrt, str) and wrt:
+            how: Any = {
+                "fuse": fuse,
+                "layout": layout,
+                "view": view,
+                "smooth": smooth,
+                "reduce": reduce,
+                "budget": budget,
+            }
+            return [self(image, target, method, layers, wrt=each, **how, **options) for each in wrt]
+        wanted = choose_methods([method or self._usual], options, as_smoothing(smooth))
+        items, single = split(image, self._recorder.module, wrt)
         check_lengths([target], len(items))
-        results = self._run(items, plan, wanted, view, Budget.of(budget))
+        asked = (self._anchors.ready(target, wrt),)
+        is_usual = method is None
+        request = Request(wanted, asked, layers, layout, fuse == "none", fuse, reduce, is_usual=is_usual)
+        results = self._run(items, request, view, Budget.of(budget))
         unpacked = [each[0] if len(each) == 1 else each for each in results]
         return unpacked[0] if single else unpacked
 
     def compare(
         self,
         image: Any,
-        methods: Sequence[str] | str = ("grad-cam",),
+        methods: Sequence[str] | str | None = None,
         layers: Layers = None,
         targets: Sequence[TargetLike] | TargetLike = (),
         *,
@@ -151,62 +165,73 @@ class Explainer:
         smooth: SmoothLike = None,
         reduce: Reduction | None = None,
         budget: Budget | int | str | None = None,
+        wrt: Wrt | None = None,
         **options: Any,
     ) -> Comparison | list[Comparison]:
         """Explain one image, or each of many, in every combination; see :func:`seewhy.compare`."""
-        names = [methods] if isinstance(methods, str) else methods
+        names = [methods] if isinstance(methods, str) else [self._usual] if methods is None else methods
         wanted = choose_methods(names, options, as_smoothing(smooth))
         asked = check_targets(targets)
-        skipped: dict[str, str] = {}
-
-        def plan(table: LayerTable | None) -> Plan:
-            rows = self._rows(layers, table, layout)
-            own = self._own(wanted, layers, table, layout)
-            return Plan(
-                wanted, asked, tuple((row,) for row in rows) or ((),), own=own, reduction=reduce, skipped=skipped
-            )
-
-        items, single = split(image, self._axes)
+        items, single = split(image, self._recorder.module, wrt)
         check_lengths(asked, len(items))
+        asked = self._anchors.ready(asked, wrt)
+        is_usual = methods is None
+        request = Request(wanted, asked, layers, layout, layers is not None, reduction=reduce, is_usual=is_usual)
         most = Budget(forwards=ALL_FORWARDS) if budget is None and "all" in names else Budget.of(budget)
-        results = [Comparison(each, skipped) for each in self._run(items, plan, wanted, view, most)]
+        results = [Comparison(each, request.skipped) for each in self._run(items, request, view, most)]
         if not results[0]:
-            raise MethodError(" ".join(skipped.values()))
+            raise MethodError(" ".join(request.skipped.values()))
         return results[0] if single else results
 
-    def layers(self, image: Any = None) -> LayerTable:
-        """Return the layers that yield a map, for this image or one of the model's usual size."""
-        if image is None:
-            return self._recorder.table(self._usual_input())
-        item = split(image, self._axes)[0][0]
-        return self._recorder.table(prepare(item, self.model.preprocess).tensor[None])
+    def pair(
+        self,
+        first: Any,
+        second: Any,
+        method: str | None = None,
+        layers: Layers = None,
+        *,
+        wrt: Wrt | None = None,
+        **how: Any,
+    ) -> Comparison:
+        """Explain what in each of two images makes it similar to the other; see :func:`seewhy.compare_pair`."""
+        each = [split(image, self._recorder.module, wrt)[0] for image in (first, second)]
+        if any(len(alone) != 1 for alone in each):
+            raise ImageError("A pair is of two images, each given alone; a list or batch was given as one of them.")
+        [one], [other] = each
+        return Comparison(self([one, other], [similar_to(other), similar_to(one)], method, layers, wrt=wrt, **how))
 
-    def _usual_input(self) -> torch.Tensor:
-        """Return `(1, channel, *space)` of the size that the model is made for: noise, since no image is at hand."""
-        preprocess = self.model.preprocess
+    def layers(self, image: Any = None, *, wrt: Wrt | None = None) -> LayerTable:
+        """Return the layers that yield a map, for this image or one of the model's usual size; see :func:`seewhy.layers`."""
+        if image is None:
+            check_only_input(wrt, self._recorder.module)
+            return self._usual_table()
+        item = split(image, self._recorder.module, wrt)[0][0]
+        sample = prepare(item, self.model.preprocess, convolutions=self._convolutions)
+        return self._recorder.table(sample.tensor[None], sample.call)
+
+    def _usual_table(self) -> LayerTable:
+        """Return the layers for an image of the size that the model is made for: noise, since none is at hand."""
+        preprocess, [axes, *_] = self.model.preprocess, self._convolutions.axes
+        if axes != 2:
+            what = "signal" if axes == 1 else "volume"
+            raise ImageError(f"The model's input size is not known: it takes a {what}. Give one as image= (--image).")
         if not isinstance(preprocess, Preprocess):
             raise ImageError("The model's input size is not known: its preprocessing is a callable. Give an image.")
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn((1, preprocess.channels, *preprocess.size), generator=generator)
+        # Where the preprocessing is an assumption, the first convolution's channels are the better word, unless it is not the
+        # first that runs, so that the model refuses them.
+        own = self._convolutions.each[0].channels if self.model.notes else None
+        if own not in (None, preprocess.channels):
+            with suppress(RecordingError):
+                return self._recorder.table(self._noise(own, preprocess.size))
+        return self._recorder.table(self._noise(preprocess.channels, preprocess.size))
 
-    def _rows(self, layers: Layers, table: LayerTable | None, layout: LayoutLike) -> list[LayerRow]:
-        return [] if table is None else choose_layers(layers, table, self._recorder.module, layout)
-
-    def _own(
-        self, wanted: Sequence[Wanted], layers: Layers, table: LayerTable | None, layout: LayoutLike
-    ) -> dict[str, tuple[LayerRow, ...]]:
-        """Return the layers of those methods that fuse several by themselves."""
-        return {
-            each.method.name: tuple(self._rows(each.method.layers if layers is None else layers, table, layout))
-            for each in wanted
-            if each.method.fuse is not None and table is not None
-        }
+    def _noise(self, channels: int, size: tuple[int, int]) -> torch.Tensor:
+        return torch.randn((1, channels, *size), generator=torch.Generator().manual_seed(self.seed))
 
     def _run(
         self,
         items: Sequence[Any],
-        plan: Callable[[LayerTable | None], Plan],
-        wanted: Sequence[Wanted],
+        request: Request,
         view: View | None,
         budget: Budget,
     ) -> list[list[Explanation]]:
@@ -215,12 +240,13 @@ class Explainer:
         failures: dict[int, SeewhyError] = {}
         bar = Bar(self.progress)
         conditions = Conditions(self.seed, budget, Baselines(self.model.preprocess), bar.runs)
-        job = _Job(plan, view, conditions, layered=any(each.method.needs.layer for each in wanted))
+        job = _Job(request, view, conditions)
         for block in bar.blocks(len(items), self.batch_size):
             samples: list[tuple[int, Sample]] = []
             for number in block:
                 try:
-                    samples.append((number, prepare(items[number], self.model.preprocess, self.model.notes)))
+                    sample = prepare(items[number], self.model.preprocess, self.model.notes, self._convolutions)
+                    samples.append((number, sample))
                 except ImageError as error:
                     failures[number] = error
             for chunk in chunks(samples, self.batch_size):
@@ -240,10 +266,19 @@ class Explainer:
     ) -> list[tuple[int, list[Explanation] | SeewhyError]]:
         """Return each sample's explanations, or its error. A batch that fails, or needs too much memory, is done in halves."""
         try:
-            table = self._recorder.table(chunk[0][1].tensor[None]) if job.layered else None
-            ready = job.plan(table)
-            recordings, asked = self._record(chunk, ready, job.conditions)
-            return list(assemble(chunk, ready, recordings, asked, self.model, job.view))
+            first = chunk[0][1]
+            request = job.request.on(self._recorder.module)
+            table = self._recorder.table(first.tensor[None], first.call) if request.is_layered else None
+            ready = request.plan(table, self._recorder.module)
+            conditions = replace(job.conditions, broken=[])
+            recordings, asked, chances = self._record(chunk, ready, conditions)
+            made: list[tuple[int, list[Explanation]]] = list(
+                assemble(chunk, ready, recordings, asked, self.model, chances, job.view)
+            )
+            if not conditions.broken:
+                return [*made]
+            if len(chunk) == 1:
+                return [(chunk[0][0], _with_partial(conditions.broken[0], made[0][1]))]
         except SeewhyError as error:
             if len(chunk) == 1:
                 return [(chunk[0][0], error)]
@@ -257,32 +292,42 @@ class Explainer:
         parts = (chunk[:half], chunk[half:])
         return [each for part in parts for each in self._chunk(part, job)]
 
-    def _check_labels(self, outputs: torch.Tensor) -> None:
+    def _check_labels(self, outputs: torch.Tensor, kind: Kind) -> None:
         labels = self.model.labels
-        if not self._labels_given or labels is None or outputs.ndim != 2:
+        if not self._labels_given or labels is None or kind not in ("classes", "places", "boxes"):
             return
-        if len(labels) != outputs.shape[1] and not tells_two_apart(outputs.shape[1], labels):
+        classes = Predictions.of(outputs[0]).classes.shape[1] if kind == "boxes" else outputs.shape[1]
+        if len(labels) != classes and not (kind != "boxes" and tells_two_apart(classes, labels)):
+            background = " Of torchvision's detectors class 0 may be the background: it has a name, too."
             raise ModelError(
-                f"labels= has {len(labels)} names, and the model has {outputs.shape[1]} classes. Give one name a class, in order."
+                f"labels= has {len(labels)} names, and the model has {classes} classes. Give one name a class, in order."
+                + background * (kind == "boxes" and len(labels) == classes - 1)
             )
 
     def _record(
         self, chunk: Sequence[tuple[int, Sample]], plan: Plan, conditions: Conditions
-    ) -> tuple[Recordings, Asked]:
-        """Return the recordings of one batch, and which of their questions belong together."""
+    ) -> tuple[Recordings, Asked, Chances]:
+        """Return the recordings of one batch, which of their questions belong together, and how scores become probabilities."""
+        images, call = torch.stack([sample.tensor for _, sample in chunk]), chunk[0][1].call
         asked: list[tuple[int | None, ...]] = []
+        chances = Chances()
 
-        def ask(outputs: torch.Tensor) -> list[Question]:
+        def ask(outputs: torch.Tensor, kind: Kind) -> list[Question]:
+            nonlocal chances
             asked.clear()  # the recorder asks again when it has to run again
-            self._check_labels(outputs)
+            self._check_labels(outputs, kind)
+            chances = self._recorder.chances(images, outputs, kind, independent=self.model.independent, inputs=call)
             numbers: dict[Question, int] = {}
-            for versions in plan.questions(outputs, self.model.labels, [number for number, _ in chunk]):
+            subjects = [
+                Subject(output, kind, self.model.labels, sample.geometry, chances)
+                for output, (_, sample) in zip(outputs, chunk, strict=True)
+            ]
+            for versions in plan.questions(subjects, [number for number, _ in chunk]):
                 asked.append(tuple(v if v is None else numbers.setdefault(v, len(numbers)) for v in versions))
             return list(numbers)
 
-        images = torch.stack([sample.tensor for _, sample in chunk])
-        recordings = self._recorder.record(images, plan.rows, ask, needs=plan.needs, conditions=conditions)
-        return recordings, asked
+        recordings = self._recorder.record(images, plan.rows, ask, needs=plan.needs, conditions=conditions, inputs=call)
+        return recordings, asked, chances
 
 
 def _told(done: list[list[Explanation] | None], failures: dict[int, SeewhyError]) -> SeewhyError:
@@ -291,6 +336,16 @@ def _told(done: list[list[Explanation] | None], failures: dict[int, SeewhyError]
     if alike and not any(done):
         return next(iter(failures.values()))
     return PartialError(done, dict(sorted(failures.items())))
+
+
+def _with_partial(error: RecordingError, made: list[Explanation]) -> RecordingError:
+    """Return the error with the explanations that could be made of what was done before."""
+    found = RecordingError(
+        f"{error} What was done before is not lost: the maps made of it are in this error's `.partial`."
+    )
+    found.partial = made
+    found.__cause__ = error.__cause__
+    return found
 
 
 def _about_images(failures: dict[int, SeewhyError]) -> bool:
@@ -307,16 +362,29 @@ def _too_large(sample: Sample, error: BaseException) -> RecordingError:
 def _loaded(model: Any, device: str | torch.device | None) -> LoadedModel:
     if isinstance(model, LoadedModel):
         return model
-    if isinstance(model, str):
-        return _named(model, str(device))
+    if isinstance(model, str | os.PathLike):
+        return _named(os.fspath(model), str(device), _stamp(model))
+    if (shell := shell_of(model)) is not None:  # before torch modules: Keras models on torch are some
+        return adopt(shell)
     if isinstance(model, nn.Module):
         return adopt(model)
     raise ModelError(
-        f"A {type(model).__name__} is not a model. Give a torch.nn.Module or a name; `seewhy models` lists names."
+        f"A {type(model).__name__} is not a model. Give a torch.nn.Module, a model of another framework "
+        f"({', '.join(each.title for each in FRAMEWORKS.values())}), a function from a batch of images to scores, or a name; "
+        "`seewhy models` lists names."
     )
 
 
 @lru_cache(maxsize=2)
-def _named(name: str, _device: str) -> LoadedModel:
+def _named(name: str, _device: str, _stamp: tuple[int, ...]) -> LoadedModel:
     """Load a model by name; kept, so that asking by name in a loop does not load it each time."""
     return load(name)
+
+
+def _stamp(name: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Return what changes when a model's file does; nothing for a name."""
+    try:
+        found = os.stat(name)  # noqa: PTH116 - mostly no file
+    except (OSError, ValueError):
+        return ()
+    return (found.st_mtime_ns, found.st_size)

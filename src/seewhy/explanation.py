@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,8 +14,10 @@ import numpy.typing as npt
 from seewhy.diagnosis import Finding
 from seewhy.errors import RenderError
 from seewhy.images import Geometry
+from seewhy.places import Block, Interval, connected
 from seewhy.reading import Reduction, Scaling, Shows, View, reduce_colours
 from seewhy.recorder import Cost, Layout
+from seewhy.targets import Detection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,12 +26,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class of the model's answer: its index, name, score (logit) and probability (NaN where it has no meaning)."""
+    """One class of the model's answer.
+
+    Attributes:
+        index: the class.
+        name: its name.
+        score: its logit; where the model answers place by place, the mean over the places at which it is predicted.
+        probability: 0..1, NaN where it has no meaning; where the model answers place by place, the part of the seen picture
+            that the class covers.
+        means: which of both it is: "probability", or "area".
+    """
 
     index: int
     name: str
     score: float
     probability: float
+    means: Literal["probability", "area"] = "probability"
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class Explanation:
         name: the image's name.
         target: the question in words; `target_index` is the class, if it is about one.
         score: the number that is explained.
-        prediction: the five likeliest classes; `about` is the class asked about, also when it is not one of them.
+        prediction: the five likeliest classes (of a model that answers place by place, those that cover most; of a detector,
+            boxes); `about` is the class asked about, also when it is not one of them.
         method: the method's name; `options` are its options.
         layers: the layers' names; `layouts` how each was read.
         colours: `(channel, *grid)` float32, the map of each colour channel, where the method has one; `raw` is made of them.
@@ -74,6 +87,9 @@ class Explanation:
         cut_short: (runs made, runs planned) where a budget ended the work early.
         diagnosis: what is wrong with the map and what to try next; empty when nothing is.
         notes: what was assumed on the way.
+        detections: what an object detector found, the most confident first; empty for other models.
+        outline: `(*original shape)` bool, the part of the picture that is asked about (a box, a region); None: all of it.
+        input: `(channel, *space)` float32, what the model was given, in the input's own axis order; None for RGB pictures.
     """
 
     raw: npt.NDArray[np.float32]
@@ -102,6 +118,9 @@ class Explanation:
     smooth: tuple[str, ...] = ()
     cut_short: tuple[int, int] | None = None
     evidence: Mapping[str, float] = field(default_factory=dict)
+    outline: npt.NDArray[np.bool_] | None = None
+    detections: tuple[Detection, ...] = ()
+    input: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.view not in ("positive", "signed"):
@@ -114,8 +133,8 @@ class Explanation:
 
     @property
     def probability(self) -> float | None:
-        """The target class's probability; None when the question is not about a class."""
-        known = (*self.prediction, *([self.about] if self.about is not None else []))
+        """The target class's probability, or the part of the picture that it covers; None when no class is asked about."""
+        known = (*([self.about] if self.about is not None else []), *self.prediction)
         return next((p.probability for p in known if p.index == self.target_index), None)
 
     @cached_property
@@ -173,11 +192,11 @@ class Explanation:
         return replace(self, raw=reduce_colours(self.colours, how), reduction=how, shows=shows)
 
     def mask(self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None) -> npt.NDArray[np.bool_]:
-        """Return where the heat map is high, on the original pixels.
+        """Return where the heat map is high and above 0, on the original pixels.
 
         Args:
             threshold: "otsu", or a value of the heat map, 0..1.
-            top: instead, this part of the seen pixels (0.2: the highest fifth).
+            top: instead, this part of the seen pixels (0.2: the highest fifth); less where less of the map is above 0.
 
         Raises:
             RenderError: a threshold or part outside 0..1.
@@ -185,11 +204,8 @@ class Explanation:
         positive = np.maximum(self.heatmap, 0)
         seen = positive[self.seen] if self.seen.any() else np.zeros(1, np.float32)
         least = _threshold(seen, threshold, top)
-        if positive.max() <= 0:
-            return np.zeros(positive.shape, bool)
         # At or above: the border of a map is a plateau, whose value is often the threshold itself.
-        high = (positive >= least) & self.seen
-        return np.asarray(high if top is not None else high & (positive > 0))
+        return np.asarray((positive >= least) & (positive > 0) & self.seen)
 
     def boxes(
         self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None, least: float = 0.01
@@ -199,20 +215,64 @@ class Explanation:
         Args:
             threshold, top: as in :meth:`mask`.
             least: regions with a smaller share of the map's positive mass are left out.
-        """
-        from skimage.measure import label, regionprops
 
-        positive = np.maximum(self.heatmap, 0)
-        if positive.ndim != 2:
-            raise RenderError(f"boxes() needs a map of two axes; this one has {positive.ndim}.")
-        total = float(positive.sum()) or 1.0
-        regions = regionprops(label(self.mask(threshold, top=top)))
-        found = []
-        for region in regions:
-            upper, left, lower, right = region.bbox
-            share = float(positive[region.slice][region.image].sum()) / total
-            found.append(Box(left, upper, right, lower, round(share, 4)))
-        return sorted((box for box in found if box.share >= least), key=lambda box: -box.share)
+        Raises:
+            RenderError: the map has other than two axes.
+        """
+        self._needs_axes(2, "boxes()", "intervals() of a signal, regions() of a volume")
+        return [
+            Box(left, upper, right, lower, share)
+            for (upper, left), (lower, right), share in self._connected(threshold, top, least)
+        ]
+
+    def intervals(
+        self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None, least: float = 0.01
+    ) -> list[Interval]:
+        """Return where the map of a signal is high, as intervals of samples, the one with the largest share first.
+
+        Args:
+            threshold, top, least: as in :meth:`boxes`.
+
+        Raises:
+            RenderError: the map has other than one axis.
+        """
+        self._needs_axes(1, "intervals()", "boxes() of a picture, regions() of a volume")
+        return [Interval(start, stop, share) for (start,), (stop,), share in self._connected(threshold, top, least)]
+
+    def regions(
+        self, threshold: Literal["otsu"] | float = "otsu", *, top: float | None = None, least: float = 0.01
+    ) -> list[Block]:
+        """Return where the map is high, as blocks along all of its axes in the input's order, the largest share first.
+
+        Args:
+            threshold, top, least: as in :meth:`boxes`.
+        """
+        return [Block(start, stop, share) for start, stop, share in self._connected(threshold, top, least)]
+
+    def channel_shares(self) -> npt.NDArray[np.float64]:
+        """Return each input channel's part of the sum of absolute attributions: `(channel,)`, 0..1, sum 1 (or all 0).
+
+        Raises:
+            RenderError: the method keeps no channels apart.
+        """
+        if self.colours is None:
+            raise RenderError(
+                f"A map by {self.method} has no channels to compare. Ask a method that keeps the input's channels apart, such "
+                "as integrated-gradients or input-x-gradient."
+            )
+        sums = np.abs(self.colours.astype(np.float64)).reshape(len(self.colours), -1).sum(1)
+        return np.asarray(sums / (sums.sum() or 1.0))
+
+    def _needs_axes(self, axes: int, what: str, instead: str) -> None:
+        found = len(self.geometry.axes)
+        if found != axes:
+            word = ("one axis", "two axes")[axes - 1]
+            raise RenderError(f"{what} needs a map of {word}; this one has {found}. There are {instead}, and mask().")
+
+    def _connected(
+        self, threshold: Literal["otsu"] | float, top: float | None, least: float
+    ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], float]]:
+        return connected(np.maximum(self.heatmap, 0), self.mask(threshold, top=top), least)
 
     def overlay(self, **style: Any) -> Image.Image:
         """Return the map laid over the picture, as a PIL image; arguments as in :func:`seewhy.render.overlay`."""
@@ -221,13 +281,18 @@ class Explanation:
         return overlay(self, **style)
 
     def figure(self, **style: Any) -> Figure:
-        """Return a matplotlib figure: picture, overlay, map, colour bar; arguments as in :func:`seewhy.render.figure`."""
+        """Return a matplotlib figure: picture, overlay and map; a signal's lines; a volume's slices; with a colour bar.
+
+        Arguments as in :func:`seewhy.render.figure`.
+        """
         from seewhy.render import figure
 
         return figure([self], **style)
 
     def save(self, path: str | os.PathLike[str], **style: Any) -> None:
         """Write by the file's ending: .png .jpg .webp (overlay with a legend), .npz, .json, .html, .pdf or .svg (figure).
+
+        Signals are drawn as lines, volumes as slices; .gif shows a volume's slices one after the other.
 
         Raises:
             RenderError: unknown ending, or the file cannot be written.
@@ -236,10 +301,10 @@ class Explanation:
 
         save(self, path, **style)
 
-    def _repr_png_(self) -> bytes | None:
+    def _repr_png_(self) -> bytes:
         from seewhy.render import png_bytes
 
-        return png_bytes(self) if self.raw.ndim == 2 else None
+        return png_bytes(self)
 
     def _repr_html_(self) -> str:
         from seewhy.render import html_fragment
@@ -266,13 +331,13 @@ def _peak(values: npt.NDArray[np.float32], scaling: Scaling | float) -> float:
 
 
 def _threshold(values: npt.NDArray[np.float32], threshold: Literal["otsu"] | float, top: float | None) -> float:
-    """Return the value above which a pixel is in the mask."""
+    """Return the value from which on a pixel is in the mask."""
     from skimage.filters import threshold_otsu
 
     if top is not None:
         if not 0 < top <= 1:
             raise RenderError(f"top={top} must be a part of the pixels: above 0 and at most 1.")
-        return float(np.quantile(values, 1 - top)) if top < 1 else -1.0
+        return float(np.quantile(values, 1 - top))
     if threshold == "otsu":
         return float(threshold_otsu(values)) if np.ptp(values) > 0 else float(values.flat[0]) / 2
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:

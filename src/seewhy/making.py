@@ -12,6 +12,7 @@ import torch
 
 from seewhy.errors import MethodError, SeewhyError
 from seewhy.fusion import fused
+from seewhy.images.baselines import PIXEL_KINDS, Baselines
 from seewhy.maps import Method
 from seewhy.maps.smoothing import smoothed
 from seewhy.plan import Plan, Wanted
@@ -74,7 +75,7 @@ def make_maps(plan: Plan, recordings: Recordings, asked: Asked) -> Iterator[Made
 
 
 def _together(
-    wanted: Wanted,
+    asked: Wanted,
     group: Sequence[LayerRow],
     plan: Plan,
     recordings: Recordings,
@@ -86,6 +87,7 @@ def _together(
     Raises:
         MethodError: the method cannot work on this model.
     """
+    wanted = _without_pixels(asked, recordings)
     entry = wanted.method
     own, _ = entry.split_options(wanted.options)
     _check_head(entry, group, recordings, question)
@@ -93,12 +95,18 @@ def _together(
     sharing = Sharing(together, layers, entry.needs)
     seen = [recordings.at(layer, question, sharing) for layer in ([row.name for row in group] or [""])]
     found = [_made(wanted, each, own) for each in seen]
+    ended = "the model failed" if recordings.conditions.broken else "the budget ended the work"
     notes = [note for each in seen for note in each.notes]
     notes += [
-        f"the budget ended the work after {each.cut_short[0]:,} of {each.cut_short[1]:,} runs"
+        f"{ended} after {each.cut_short[0]:,} of {each.cut_short[1]:,} runs"
         for each in seen
         if each.cut_short is not None
     ]
+    if wanted is not asked:
+        usual, shape = asked.method.options["baseline"], tuple(recordings.images.shape[1:])
+        notes.append(
+            f"baseline: zeros instead of '{usual}', since what a pixel value is in an input of shape {shape} is not known"
+        )
     places = [f" at {row.name}" for row in group] if len(seen) > 1 else [""]
     evidence = {
         name + place: values for place, each in zip(places, seen, strict=True) for name, values in each.evidence.items()
@@ -115,6 +123,18 @@ def _together(
         cut_short=next((each.cut_short for each in seen if each.cut_short is not None), None),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _without_pixels(wanted: Wanted, recordings: Recordings) -> Wanted:
+    """Return the method with zeros for its usual baseline, where that speaks of pixels and this input has none."""
+    usual = wanted.method.options.get("baseline")
+    of_pixels = isinstance(usual, str) and not set(PIXEL_KINDS).isdisjoint(usual.split(","))
+    baselines = recordings.conditions.baselines
+    if "baseline" in wanted.options or not (of_pixels and isinstance(baselines, Baselines)):
+        return wanted
+    if baselines.knows_pixels(recordings.images):
+        return wanted
+    return replace(wanted, options={**wanted.options, "baseline": "dataset"})
 
 
 def _made(wanted: Wanted, recording: Recording, options: Mapping[str, Any]) -> npt.NDArray[np.float32]:
@@ -143,8 +163,7 @@ def _made(wanted: Wanted, recording: Recording, options: Mapping[str, Any]) -> n
 
 def cost_alone(spent: Cost, entry: Method) -> Cost:
     """Return what of a shared recording a method would have needed by itself."""
-    backwards = 0 if not entry.needs.gradients else 2 if Needs.CURVATURE in entry.needs else 1
-    return replace(spent, backwards=min(spent.backwards, backwards))
+    return replace(spent, backwards=min(spent.backwards, entry.needs.backwards))
 
 
 def _check_head(entry: Method, group: Sequence[LayerRow], recordings: Recordings, question: int) -> None:

@@ -10,13 +10,18 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from seewhy.errors import LayerError, MethodError, TargetError, did_you_mean
-from seewhy.maps import Method, find_method, methods
+from seewhy.frameworks import Shell
+from seewhy.frameworks.shell import without_layers
+from seewhy.maps import Method, find_method, meant_as_keyword, methods
 from seewhy.maps.smoothing import NEEDS_CHANNELS, Eigen, Smoothing
-from seewhy.models import Labels
 from seewhy.reading import Fuse, Reduction
 from seewhy.recorder import LayerLike, LayerRow, LayerTable, Layout, Needs
 from seewhy.recorder.layout import Order
-from seewhy.targets import Question, TargetLike, ask
+from seewhy.targets import Question, Subject, TargetLike, ask
+
+USUAL, USUAL_OF_PLACES = "grad-cam", "hires-cam"
+"""The methods taken when none is named. The gradient of a box or a region is not the same everywhere, as a class's after pooling
+nearly is: by its mean over places, grad-cam would show all objects of the class."""
 
 Layers = LayerLike | Sequence[LayerLike] | None
 LayoutLike = Layout | str | Mapping[str, Any] | None
@@ -51,6 +56,7 @@ class Plan:
         own: the layers of methods that fuse layers by themselves, by the method's name.
         reduction: how colour channels become one map; None: as each method says.
         skipped: filled while the plan is carried out: optional methods that this model does not allow, and why.
+        notes: what was chosen for the caller and must be told.
     """
 
     wanted: tuple[Wanted, ...]
@@ -60,6 +66,7 @@ class Plan:
     own: Mapping[str, tuple[LayerRow, ...]] = field(default_factory=dict)
     reduction: Reduction | None = None
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Needs:
@@ -88,25 +95,23 @@ class Plan:
         own = self.own.get(wanted.method.name)
         return self.layers if own is None else (own,)
 
-    def questions(
-        self, outputs: Tensor, labels: Labels | None, numbers: Sequence[int]
-    ) -> list[tuple[Question | None, ...]]:
+    def questions(self, subjects: Sequence[Subject], numbers: Sequence[int]) -> list[tuple[Question | None, ...]]:
         """Return for each question asked: itself, and then as each method changes it (None: the method cannot).
 
         Args:
-            outputs: `(batch, *output)`.
-            labels: class names.
+            subjects: the samples, with what the model answered.
             numbers: each sample's place among all images, for targets that are given one an image.
         """
+        outputs = [subject.output for subject in subjects]
         found: list[tuple[Question | None, ...]] = []
         for target in self.targets:
             each = one_each(target)
             own = target if each is None else [each[place] for place in numbers]
-            for question in ask(own, outputs, labels):
+            for question in ask(own, subjects):
                 found.append((question, *(self._changed(wanted, question, outputs) for wanted in self.wanted)))
         return found
 
-    def _changed(self, wanted: Wanted, question: Question, outputs: Tensor) -> Question | None:
+    def _changed(self, wanted: Wanted, question: Question, outputs: Sequence[Tensor]) -> Question | None:
         """Return the question as a method asks it; None, and a word in `skipped`, when an optional method cannot."""
         retarget = wanted.method.retarget
         if retarget is None:
@@ -119,6 +124,100 @@ class Plan:
                 raise
             self.skipped[wanted.method.name] = str(error)
             return None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for, which becomes a plan when the model's layers are known.
+
+    Attributes:
+        wanted: the methods.
+        targets: the questions, each for all samples or one for each.
+        layers: which layers, in the caller's words.
+        layout: how they are read, where the caller says.
+        apart: whether each layer has a map of its own, rather than all one together.
+        fuse: how the maps of several become one.
+        reduction: how colour channels become one map; None: as each method says.
+        is_usual: whether no method was named.
+        skipped: as in :class:`Plan`.
+    """
+
+    wanted: tuple[Wanted, ...]
+    targets: tuple[Any, ...]
+    layers: Layers = None
+    layout: LayoutLike = None
+    apart: bool = False
+    fuse: Fuse = "mean"
+    reduction: Reduction | None = None
+    is_usual: bool = False
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether layers must be known."""
+        return any(each.method.needs.layer for each in self.wanted)
+
+    def plan(self, table: LayerTable | None, root: nn.Module) -> Plan:
+        """Return the plan for a model's layers; None: no method needs any.
+
+        Raises:
+            LayerError: there is no such layer, `layout` does not fit, or `fuse` is not known.
+            MethodError: `reduction` is not known, or none of the methods keeps colours.
+        """
+        wanted = self.wanted
+        notes: tuple[str, ...] = ()
+        if self.is_usual and isinstance(root, Shell) and root.usual is not None:
+            notes = (f"method: {root.usual}, as none was named and {root.why_usual}",)
+        elif self.is_usual and table is not None and table.kind in ("boxes", "places"):
+            wanted = tuple(replace(each, method=find_method(USUAL_OF_PLACES)) for each in wanted)
+
+        def rows(layers: Layers) -> tuple[LayerRow, ...]:
+            return () if table is None else tuple(choose_layers(layers, table, root, self.layout))
+
+        own = {
+            each.method.name: rows(each.method.layers if self.layers is None else self.layers)
+            for each in wanted
+            if each.method.fuse is not None and table is not None
+        }
+        if table is None or all(each.method.name in own for each in wanted):
+            groups: tuple[tuple[LayerRow, ...], ...] = ((),)
+        else:
+            groups = tuple((row,) for row in rows(self.layers)) if self.apart else (rows(self.layers),)
+        return Plan(wanted, self.targets, groups, self.fuse, own, self.reduction, self.skipped, notes)
+
+    def on(self, root: nn.Module) -> Request:
+        """Return what of it a model allows at all; of several methods, those that it does not are left out and told.
+
+        Raises:
+            MethodError: it allows none of them.
+            LayerError: a layer is named, and it has none.
+        """
+        if not isinstance(root, Shell):
+            return self
+        wanted = [replace(each, method=_another_way(root, each.method)) for each in self.wanted]
+        errors = {each.method.name: lacking(root, each.method) for each in wanted}
+        possible = tuple(each for each in wanted if errors[each.method.name] is None)
+        self.skipped.update({name: str(error) for name, error in errors.items() if error is not None})
+        if not possible:
+            raise next(error for error in errors.values() if error is not None)
+        if self.layers is not None and not root.has_layers:
+            raise LayerError(without_layers(root))
+        return replace(self, wanted=possible)
+
+
+def _another_way(root: Shell, method: Method) -> Method:
+    """Return a method as it works on a model that lacks what the method usually needs, where it has such a way."""
+    if method.otherwise is None or lacking(root, method) is None:
+        return method
+    return replace(method, needs=method.otherwise)
+
+
+def lacking(root: Shell, method: Method) -> MethodError | None:
+    """Return why a method cannot be had of a model of another framework; None where it can."""
+    missing = [why for need, why in root.lacks.items() if Needs[need] & method.needs]
+    if not missing:
+        return None
+    return MethodError(f"'{method.name}' cannot be had of {root.words}: {missing[0]}")
 
 
 def choose_methods(
@@ -143,7 +242,8 @@ def choose_methods(
         known = sorted({option for entry in found for option in entry.options})
         if name not in known:
             has = f"They have: {', '.join(known)}." if known else "They have no options."
-            raise MethodError(f"None of these methods has an option '{name}'.{did_you_mean(name, known)} {has}")
+            near = meant_as_keyword(name) or did_you_mean(name, known)
+            raise MethodError(f"None of these methods has an option '{name}'.{near} {has}")
     own = [{name: value for name, value in options.items() if name in entry.options} for entry in found]
     return tuple(
         Wanted(entry, entry.check_options(given), optional=True, smooth=smooth)

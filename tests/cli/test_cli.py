@@ -12,71 +12,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from seewhy.cli import main
-
-ZOO = '''
-import torch
-from torch import nn
-
-class Colours(nn.Module):
-    """Class 0 is red, 1 green, 2 blue; there is one linear layer after the mean, so that every method works."""
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Conv2d(3, 3, 16, stride=16, bias=False)
-        self.head = nn.Linear(3, 3, bias=False)
-        with torch.no_grad():
-            self.body.weight.copy_(torch.eye(3)[:, :, None, None].expand(3, 3, 16, 16) / 256)
-            self.head.weight.copy_(torch.eye(3))
-    def forward(self, images):
-        return self.head(self.body(images).mean((2, 3)))
-
-class Two(Colours):
-    def forward(self, images):
-        scores = super().forward(images)
-        return {"logits": scores.flip(1), "colours": scores}
-'''
-
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with a model, its labels and two pictures."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "zoo", raising=False)
-    (tmp_path / "zoo.py").write_text(ZOO)
-    (tmp_path / "names.txt").write_text("red, ruby\ngreen\nblue\n")
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[:, :32, 0] = 200
-    picture[:, 32:, 2] = 150
-    Image.fromarray(picture).save(tmp_path / "cat.png")
-    Image.fromarray(picture[:, ::-1].copy()).save(tmp_path / "dog.png")
-    return tmp_path
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Run:
-    """Return a function from words to (exit code, standard output, standard error)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["seewhy", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
-
+Made = Callable[[], list[str]]
 
 ZOO_MODEL = ("--model", "zoo:Colours", "--labels", "names.txt")
-
-
-def made(folder: Path) -> list[str]:
-    """Return the files that were made, as relative paths."""
-    own = ("zoo.py", "names.txt", "cat.png", "dog.png")
-    files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return sorted(str(path.relative_to(folder)) for path in files if path.name not in own)
 
 
 def test_the_first_command_of_all_works_offline(run: Run, home: Path) -> None:
@@ -90,7 +29,7 @@ def test_the_first_command_of_all_works_offline(run: Run, home: Path) -> None:
         assert picture.width == 451
 
 
-def test_explain_prints_the_likeliest_classes_and_where_the_picture_is(run: Run, home: Path) -> None:
+def test_explain_prints_the_likeliest_classes_and_where_the_picture_is(run: Run, home: Path, made: Made) -> None:
     code, out, err = run("explain", "cat.png", *ZOO_MODEL)
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines() if "%" in line and "class" not in line]
@@ -98,13 +37,13 @@ def test_explain_prints_the_likeliest_classes_and_where_the_picture_is(run: Run,
     assert sum(float(row[0].rstrip("%")) for row in rows) == pytest.approx(100, abs=0.2)
     assert "grad-cam for red at body (1 forward, 1 backward" in out
     assert "note: target: the predicted class, as none was given" in out
-    assert made(home) == ["cat.why.png"]
+    assert made() == ["cat.why.png"]
 
 
-def test_the_picture_is_where_it_was_asked_to_be(run: Run, home: Path) -> None:
+def test_the_picture_is_where_it_was_asked_to_be(run: Run, home: Path, made: Made) -> None:
     _, out, _ = run("explain", "cat.png", "dog.png", *ZOO_MODEL, "--out", "new/results", "-f", "png", "-f", ".npz")
     expected = [f"new/results/{name}.why.{ending}" for name in ("cat", "dog") for ending in ("npz", "png")]
-    assert made(home) == expected
+    assert made() == expected
     assert sorted(line.removeprefix("wrote ") for line in out.splitlines() if line.startswith("wrote")) == expected
 
 
@@ -119,11 +58,11 @@ def test_options_of_the_method_layers_and_view_reach_the_result(run: Run, home: 
     assert (found["target"], found["view"]) == ("red", "signed")
 
 
-def test_one_bad_file_is_told_and_the_others_are_done(run: Run, home: Path) -> None:
+def test_one_bad_file_is_told_and_the_others_are_done(run: Run, home: Path, made: Made) -> None:
     (home / "bad.png").write_bytes(b"no picture")
     code, out, err = run("explain", "cat.png", "bad.png", "missing.png", "dog.png", *ZOO_MODEL)
     assert code == 1
-    assert made(home) == ["bad.png", "cat.why.png", "dog.why.png"]
+    assert made() == ["bad.png", "cat.why.png", "dog.why.png"]
     assert [line.split(":")[:2] for line in err.splitlines()] == [["seewhy", " bad.png"], ["seewhy", " missing.png"]]
     assert "wrote cat.why.png" in out
 
@@ -141,9 +80,9 @@ def test_results_of_pictures_with_one_name_do_not_overwrite_each_other(run: Run,
     assert len({name.casefold() for name in written}) == 5
 
 
-def test_several_answers_of_one_picture_are_numbered(run: Run, home: Path) -> None:
+def test_several_answers_of_one_picture_are_numbered(run: Run, home: Path, made: Made) -> None:
     assert run("explain", "cat.png", *ZOO_MODEL, "-t", "top:2")[0] == 0
-    assert made(home) == ["cat.1-red.why.png", "cat.2-blue.why.png"]
+    assert made() == ["cat.1-red.why.png", "cat.2-blue.why.png"]
 
 
 def test_json_is_for_machines(run: Run, home: Path) -> None:
@@ -155,12 +94,12 @@ def test_json_is_for_machines(run: Run, home: Path) -> None:
     assert "bad.png" in err
 
 
-def test_compare_writes_one_grid_of_every_combination(run: Run, home: Path) -> None:
+def test_compare_writes_one_grid_of_every_combination(run: Run, home: Path, made: Made) -> None:
     words = ("compare", "cat.png", *ZOO_MODEL, "-m", "grad-cam", "-m", "hires-cam", "-t", "0", "-t", "blue")
     code, out, _ = run(*words)
     assert code == 0
     assert "4 maps" in out
-    assert made(home) == ["cat.compare.png"]
+    assert made() == ["cat.compare.png"]
     _, out, _ = run(*words, "--json", "-f", "html")
     found = json.loads(out)
     assert [(each["method"], each["target"]) for each in found["maps"]] == [
@@ -212,13 +151,18 @@ def test_nothing_of_a_table_is_lost_on_a_narrow_terminal(run: Run, monkeypatch: 
         (("models", "no-such-model"), "No model's name fits 'no-such-model'"),
     ],
 )
-def test_an_error_is_one_line_with_the_remedy(run: Run, home: Path, words: tuple[str, ...], told: str) -> None:
+def test_an_error_is_one_line_with_the_remedy(
+    run: Run, home: Path, made: Made, words: tuple[str, ...], told: str
+) -> None:
     code, out, err = run(*words)
     assert (code, out) == (1, "")
     assert told in err
     assert err.startswith("seewhy: ")
-    assert err.count("\n") == 1
-    assert made(home) == []
+    told_more = err.splitlines()[1:]
+    assert len(told_more) == 1
+    assert told_more[0].startswith("  ")
+    assert "docs/troubleshooting.md" in told_more[0]
+    assert made() == []
 
 
 @pytest.mark.parametrize(
@@ -262,7 +206,7 @@ main()
     assert found.stdout.splitlines()[-1] == "imported: []"
 
 
-@pytest.mark.parametrize("command", ["explain", "compare", "layers", "methods", "models"])
+@pytest.mark.parametrize("command", ["explain", "compare", "doctor", "layers", "methods", "models"])
 def test_help_names_every_command_and_says_what_it_does(run: Run, command: str) -> None:
     assert f"\n  {command} " in run("--help")[1]
     code, out, _ = run(command, "--help")
@@ -270,12 +214,12 @@ def test_help_names_every_command_and_says_what_it_does(run: Run, command: str) 
     assert "--json" in out
 
 
-def test_targets_may_be_repeated_and_a_bad_picture_costs_the_others_nothing(run: Run, home: Path) -> None:
+def test_targets_may_be_repeated_and_a_bad_picture_costs_the_others_nothing(run: Run, home: Path, made: Made) -> None:
     (home / "bad.png").write_bytes(b"no picture")
     code, _, err = run("explain", "cat.png", "bad.png", *ZOO_MODEL, "-t", "red", "-t", "blue")
     assert code == 1
     assert err.count("bad.png") == 2  # once as what it is about, once in the message: told once
-    assert made(home) == ["bad.png", "cat.1-red.why.png", "cat.2-blue.why.png"]
+    assert made() == ["bad.png", "cat.1-red.why.png", "cat.2-blue.why.png"]
 
 
 def test_preprocessing_is_changed_on_the_command_line(run: Run, home: Path) -> None:

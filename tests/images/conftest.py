@@ -2,7 +2,6 @@
 
 import io
 
-import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,9 +54,3 @@ def encoded():
         return stream.getvalue()
 
     return encode
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Turn the tests' type checker off: a user has none, and must be answered by seewhy itself."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

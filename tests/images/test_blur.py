@@ -94,3 +94,11 @@ def test_bad_edges_and_images_are_named(unchecked: None) -> None:
         gaussian_blur(torch.ones(1, 1, 5, 5, dtype=torch.int64), 1.0, edges="zero")
     with pytest.raises(ImageError, match=r"\(5, 5\)"):
         gaussian_blur(torch.ones(5, 5), 1.0, edges="zero")
+
+
+@pytest.mark.parametrize("edges", MODES)
+@pytest.mark.parametrize("sigma", [0.7, 40.0, 2000.0])
+def test_a_long_line_is_blurred_as_scipy_does(sigma: float, edges: str) -> None:
+    images = random_images(1, 2, 5000)
+    expected = gaussian_filter(images.double().numpy(), (0, 0, sigma), mode=MODES[edges], cval=0.0, truncate=4.0)
+    np.testing.assert_allclose(gaussian_blur(images, sigma, edges=edges), expected, atol=1e-5)

@@ -162,3 +162,29 @@ def test_weights_of_a_seen_pixel_sum_to_one_and_an_even_map_stays_even(cells):
     np.testing.assert_allclose(weights.sum(1), axis.seen().astype(float), atol=1e-6)
     assert weights.min() >= 0
     assert not axis.seen().all()
+
+
+@pytest.mark.parametrize("cells", [1, 7, 40, 90])
+def test_a_long_line_is_laid_back_as_a_short_one_is(cells, monkeypatch):
+    """The way without a matrix gives what the matrix gives, also where a part was cropped away."""
+    values = np.random.default_rng(0).normal(size=(3, cells, 4)).astype(np.float32)
+    ways = (Axis(40, 40), Axis(40, 90, 90 / 40), Axis(40, 20, 1.0, -7.0))
+    by_matrix = [axis.interpolated(values, 1) for axis in ways]
+    monkeypatch.setattr("seewhy.images.geometry._LARGEST_MATRIX", 0)
+    for axis, expected in zip(ways, by_matrix, strict=True):
+        np.testing.assert_allclose(axis.interpolated(values, 1), expected, atol=1e-6)
+        plain = np.einsum("oc,acb->aob", axis.weights(cells), values)
+        np.testing.assert_allclose(expected, plain, atol=1e-6)
+
+
+def test_what_is_laid_back_is_a_copy():
+    values = np.ones((3, 4), np.float32)
+    Geometry.identity((3, 4)).to_original(values)[:] = 0
+    assert values.all()
+
+
+def test_a_box_goes_to_the_input_and_back() -> None:
+    geometry = Geometry.identity((100, 200)).resized((50, 50)).cropped((5, 10), (40, 30))
+    # x * 50 / 200 - 10, y * 50 / 100 - 5
+    assert geometry.box_to_input((40.0, 20.0, 80.0, 60.0)) == pytest.approx((0, 5, 10, 25))
+    assert geometry.box_to_original((0.0, 5.0, 10.0, 25.0)) == pytest.approx((40, 20, 80, 60))

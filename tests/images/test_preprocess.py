@@ -9,7 +9,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from seewhy.errors import ImageError
-from seewhy.images import CallablePreprocess, Preprocess, as_preprocessing, read
+from seewhy.images import CallablePreprocess, Picture, Preprocess, as_preprocessing, read
 from seewhy.models import adopt
 
 SHAPES = [(37, 53), (301, 200), (480, 641), (64, 64), (9, 150)]
@@ -163,6 +163,7 @@ def test_fields_in_a_dict_may_be_numbers_and_lists_as_json_has_them(unchecked):
 
 WRONG = {
     "unknown field": ({"sizes": 3}, r"does not know \['sizes'\]. It knows: .*size"),
+    "colours": ({"colours": "brg"}, "'brg' is not known. Known: rgb, bgr"),
     "filter": ({"interpolation": "cubic"}, "'cubic' is not known. Known: .*bicubic"),
     "fit": ({"fit": "stretch"}, "Known: crop, squash, letterbox"),
     "rounding": ({"rounding": "up"}, "Known: even, down"),
@@ -238,3 +239,12 @@ def test_an_input_that_is_no_normalised_picture_is_not_shown_as_one(tensor):
 def test_the_steps_can_be_read():
     assert str(Preprocess()).startswith("shorter side to 256, centre crop to 224x224 (bilinear)")
     assert "longer side to 256" in str(Preprocess(fit="border"))
+
+
+def test_colours_in_another_order_have_their_own_means_and_come_back() -> None:
+    pixels = np.arange(2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 3) * 20
+    caffe = Preprocess((2, 2), None, mean=(104.0, 117.0, 124.0), std=(1.0,) * 3, scale=255.0, colours="bgr")
+    found, _ = caffe(Picture(pixels, "x"))
+    expected = pixels[..., ::-1].astype("float32") - np.array([104.0, 117.0, 124.0], "float32")
+    assert np.allclose(found.movedim(0, -1).numpy(), expected, atol=1e-4)
+    assert np.array_equal(caffe.to_display(found), pixels)

@@ -313,7 +313,7 @@ def test_is_cam_of_one_step_and_ss_cam_without_noise_are_score_cam(strong_net: S
 def recorded(model: nn.Module, layer: str, image: Tensor, seed: int = 0) -> Recording:
     recorder = TorchRecorder(model)
     [row] = [row for row in recorder.table(image[None]).rows if row.name == layer]
-    ask = lambda outputs: [(ClassTarget(3),)]  # noqa: E731
+    ask = lambda *_: [(ClassTarget(3),)]  # noqa: E731
     recordings = recorder.record(
         image[None],
         [row],

@@ -2,7 +2,6 @@
 
 import os
 
-import jaxtyping
 import pytest
 import torch
 
@@ -14,12 +13,6 @@ def offline(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Turn the tests' type checker off: a user has none, and must be answered by seewhy itself."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

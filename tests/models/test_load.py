@@ -142,6 +142,45 @@ def test_a_hugging_face_folder_brings_weights_labels_and_preprocessing(spell, vi
     assert loaded.preprocess.interpolation == "nearest"  # 0 in the file, which is not "not said"
 
 
+def test_a_torchvision_segmenter_by_name_keeps_the_pictures_proportions(monkeypatch):
+    """Without a word to the network: the body's weights, too, are random."""
+    import torch
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("it was fetched"))
+    loaded = load("torchvision:lraspp_mobilenet_v3_large", pretrained=False)
+    assert loaded.labels.name(8) == "cat"
+    assert loaded.notes == ()
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    tensor, geometry = loaded.preprocess(read(picture))
+    assert tensor.shape == (3, 520, 780)
+    assert [axis.scale for axis in geometry.axes] == pytest.approx([13, 13], rel=1e-2)
+    assert loaded.module.classifier.low_classifier.out_channels == 21
+
+
+@pytest.mark.parametrize("kind", ["semantic", "universal"])
+def test_a_hugging_face_folder_of_a_segmenter_is_loaded_as_one(kind, tmp_path, same_weights):
+    """As a classifier it would get a random head."""
+    import transformers as hf
+
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    narrow = dict.fromkeys(("hidden_dim", "feature_size", "mask_feature_size", "dim_feedforward"), 32)
+    swin = hf.SwinConfig(image_size=64, embed_dim=16, depths=[1] * 4, num_heads=[1, 2, 4, 8], out_features=stages)
+    config = {
+        "semantic": lambda: hf.SegformerConfig(hidden_sizes=[8, 16, 32, 64], depths=[1] * 4, num_labels=4),
+        "universal": lambda: hf.Mask2FormerConfig(
+            backbone_config=swin, **narrow, encoder_layers=1, decoder_layers=2, num_queries=5, num_labels=4
+        ),
+    }[kind]()
+    config.id2label = {0: "road", 1: "sky", 2: "tree", 3: "car"}
+    auto = {"semantic": hf.AutoModelForSemanticSegmentation, "universal": hf.AutoModelForUniversalSegmentation}[kind]
+    module = auto.from_config(config)
+    module.save_pretrained(tmp_path)
+    loaded = load(f"hf:{tmp_path}")
+    assert type(loaded.module) is type(module)
+    assert same_weights(loaded.module, module.state_dict())
+    assert loaded.labels == Labels(("road", "sky", "tree", "car"))
+
+
 def test_a_hugging_face_folder_can_be_built_with_random_weights_and_other_classes(vit_folder, same_weights):
     folder, module = vit_folder
     loaded = load(f"hf:{folder}", pretrained=False, num_classes=6)
@@ -209,6 +248,7 @@ def test_a_folder_of_a_models_name_does_not_take_its_place(project, vit_folder):
     assert load("./resnet18").labels.find("newt") == 3
 
 
+NARROW = {"size": {"shortest_edge": 80, "longest_edge": 133}}
 PROCESSORS = {
     "squash": ("ViT", {"size": {"height": 48, "width": 80}}),
     "squash, lanczos, values at 0..2": ("ViT", {"resample": 1, "rescale_factor": 2 / 255}),
@@ -223,6 +263,12 @@ PROCESSORS = {
     "SigLIP": ("Siglip", {}),
     "DeiT": ("DeiT", {}),
     "PoolFormer": ("PoolFormer", {}),
+    "DETR": ("Detr", NARROW),
+    "DETR, a longer side as long as it may be": ("Detr", {"size": {"shortest_edge": 80, "longest_edge": 101}}),
+    "YOLOS": ("Yolos", NARROW),
+    "Deformable DETR": ("DeformableDetr", NARROW),
+    "Conditional DETR": ("ConditionalDetr", NARROW),
+    "RT-DETR": ("RTDetr", {"size": {"height": 96, "width": 96}}),
 }
 
 
@@ -233,13 +279,22 @@ def test_a_hugging_face_model_gets_what_its_image_processor_would_give_it(family
     processor = getattr(transformers, f"{family}ImageProcessorPil")(**settings)
     ours = from_processor(processor.to_dict())
     assert ours is not None
-    for shape in ((301, 200), (97, 143), (64, 64)):
+    for shape in ((301, 200), (97, 143), (64, 64), (183, 358), (80, 91)):
         pixels = np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)
         theirs = processor(pixels, return_tensors="np")["pixel_values"][0]
         np.testing.assert_allclose(ours(read(pixels))[0].numpy(), theirs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["Levit", "EfficientNet", "MobileViT", "Detr", "Perceiver", "MobileNetV2"])
+def test_a_detectors_picture_keeps_its_edges_unless_it_is_padded_to_a_size():
+    import transformers
+
+    usual = transformers.DetrImageProcessorPil().to_dict()
+    _, geometry = from_processor(usual)(read(np.zeros((50, 100, 3), np.uint8)))
+    assert geometry.seen().all()
+    assert from_processor({**usual, "pad_size": {"height": 900, "width": 1400}}) is None
+
+
+@pytest.mark.parametrize("family", ["Levit", "EfficientNet", "MobileViT", "Perceiver", "MobileNetV2"])
 def test_an_image_processor_that_we_may_not_match_is_not_guessed_at(family):
     import transformers
 
@@ -315,5 +370,5 @@ def test_a_factory_that_fails_is_told_as_the_users_own(name, told, project):
 
 def test_a_factory_that_takes_no_number_of_classes_is_told(project):
     (project / "mine_factories.py").write_text(FACTORIES)
-    with pytest.raises(ModelError, match="unexpected keyword argument 'num_classes'"):
+    with pytest.raises(ModelError, match="takes no num_classes, and 3 were asked for"):
         load("mine_factories:told", num_classes=3)

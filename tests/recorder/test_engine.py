@@ -54,6 +54,8 @@ class Plain:
         finally:
             self.held = False
 
+    most = None
+
     def rehearse(self, image: Tensor) -> None:
         assert self.held
         assert len(image) == 1

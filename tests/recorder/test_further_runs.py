@@ -34,7 +34,7 @@ def recorded(model: nn.Module, images: Tensor, **conditions: Any) -> Recording:
     row = recorder.table(images).default
     asked = tuple(ContrastTarget(number % 5, 4) for number in range(len(images)))
     recordings = recorder.record(
-        images, [row], lambda _: [asked], needs=seewhy.Needs.GRADIENTS, conditions=Conditions(**conditions)
+        images, [row], lambda *_: [asked], needs=seewhy.Needs.GRADIENTS, conditions=Conditions(**conditions)
     )
     return recordings.at(row.name, 0)
 

@@ -90,3 +90,47 @@ def test_every_layout_finds_the_same_numbers(layout: Layout) -> None:
 def test_a_tensor_of_another_shape_is_refused_with_both_shapes() -> None:
     with pytest.raises(seewhy.LayerError, match=r"'x' gave a tensor of shape \(1, 10, 4\).*grid 2x3.*\(batch, 8, 4\)"):
         Layout("tokens", (2, 3), 4, 2).check((1, 10, 4), "x")
+
+
+LINE = [
+    # (shape, module, what is expected), in the order in which a model's layers finish
+    ("patches as tokens", [
+        ((1, 16, 8), nn.Conv1d(1, 1, 1), Layout("channels-first", (8,), 16)),
+        ((1, 9, 16), ANY, Layout("tokens", (8,), 16, 1)),
+        ((1, 9, 16), nn.LayerNorm(16), Layout("tokens", (8,), 16, 1)),
+        ((1, 9, 48), nn.Linear(16, 48), Layout("tokens", (8,), 48, 1)),
+    ]),
+    ("tokens without a class token", [
+        ((1, 64, 50), nn.Conv1d(1, 1, 1), Layout("channels-first", (50,), 64)),
+        ((1, 50, 64), nn.LayerNorm(64), Layout("channels-last", (50,), 64)),
+        ((1, 50, 64), ANY, Layout("channels-last", (50,), 64)),
+    ]),
+    ("convolutions and poolings", [
+        ((1, 32, 61), nn.Conv1d(1, 1, 1), Layout("channels-first", (61,), 32)),
+        ((1, 64, 30), ANY, Layout("channels-first", (30,), 64)),  # 64 is not 61 places behind 3 tokens
+        ((1, 64, 15), nn.MaxPool1d(2), Layout("channels-first", (15,), 64)),
+    ]),
+    ("mixing the places of a line", [
+        ((1, 50, 64), nn.Linear(1, 1), Layout("channels-last", (50,), 64)),
+        ((1, 64, 200), nn.Linear(50, 200), None),
+        ((1, 64, 50), nn.Linear(200, 50), Layout("channels-first", (50,), 64)),
+    ]),
+    ("as many places as channels", [
+        ((1, 16, 16), nn.Conv1d(1, 1, 1), Layout("channels-first", (16,), 16)),
+        ((1, 16, 16), nn.LayerNorm(16), Layout("channels-last", (16,), 16)),
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("_name", "layers"), LINE, ids=[name for name, _ in LINE])
+def test_a_line_is_read_by_what_the_layers_before_have_shown(_name: str, layers: list) -> None:
+    evidence = Evidence([], set())
+    for shape, module, expected in layers:
+        assert infer(shape, (400,), module, evidence) == expected
+
+
+def test_a_table_of_positions_is_no_grid_of_as_many_tokens_and_a_dozen_before_them() -> None:
+    """Swin v2's table of relative positions is 7 by 7 for windows of 4, and its last stage has 64 places."""
+    assert infer((1, 64, 32), (128, 128), ANY, Evidence([(7, 7)], set())) == Layout("tokens", (8, 8), 32, 0)
+    assert infer((1, 49 + 5, 32), (128, 128), ANY, Evidence([(7, 7)], set())) == Layout("tokens", (7, 7), 32, 5)
+    assert infer((1, 49 + 14, 32), (128, 128), ANY, Evidence([(7, 7)], set())) == Layout("tokens", (7, 7), 32, 14)

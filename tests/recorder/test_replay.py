@@ -147,12 +147,12 @@ class Edits:
 
 def recorded(model: nn.Module, images: Tensor, layer: str = "layer", **conditions: object) -> Recording:
     recorder = TorchRecorder(model)
-    [row] = [row for row in recorder.table(images).rows if row.name == layer]
+    row = recorder.table(images).select(layer, model)[-1]
     question = tuple(ClassTarget(target) for target in TARGETS[: len(images)])
     recordings = recorder.record(
-        images, [row], lambda _: [question], needs=seewhy.Needs.REPLAY, conditions=Conditions(**conditions)
+        images, [row], lambda *_: [question], needs=seewhy.Needs.REPLAY, conditions=Conditions(**conditions)
     )
-    return recordings.at(layer, 0)
+    return recordings.at(row.name, 0)
 
 
 def slowly(model: nn.Module, rec: Recording, count: int) -> Tensor:

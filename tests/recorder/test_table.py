@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -9,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 import seewhy
+from seewhy.recorder import TorchRecorder, peak_bytes
 
 IMAGE = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -235,3 +240,49 @@ def test_torchvision_models_need_no_layer_either(name: str) -> None:
     }
     assert why.raw.shape == (grids[name],) * 2
     assert not [finding for finding in why.diagnosis if finding.code != "all-negative"]
+
+
+def test_listing_the_layers_does_not_hold_them_all() -> None:
+    body = [part for _ in range(100) for part in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    images = torch.randn(1, 3, 32, 32)
+    all_layers = len(body) * 4 * 32 * 32 * 4  # bytes
+    assert peak_bytes(lambda: TorchRecorder(model).table(images)) < 0.8 * all_layers
+
+
+class Scaled(nn.Module):
+    """Takes a number beside the picture, and counts its runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.runs = nn.Conv2d(3, 4, 3), 0
+
+    def forward(self, image: Tensor, factor: float = 1.0) -> Tensor:
+        self.runs += 1
+        return self.body(image).mean((2, 3)) * factor
+
+
+def test_of_a_module_only_the_tables_used_last_are_remembered() -> None:
+    model = Scaled().eval()
+    asked = [{"image": IMAGE[None], "factor": float(number)} for number in range(1, 13)]
+
+    def runs(given: object) -> int:
+        before = model.runs
+        seewhy.layers(model, given, wrt="image")
+        return model.runs - before
+
+    assert all(runs(given) > 0 for given in asked)
+    assert [runs(given) for given in asked[-7:]] == [0] * 7
+    assert runs(asked[0]) > 0  # forgotten
+    assert runs(asked[-1]) == 0
+
+
+def test_functions_that_were_given_as_output_are_let_go() -> None:
+    model, kept = Scaled().eval(), []
+    for _ in range(20):
+        function = partial(torch.mul, other=2.0)
+        kept.append(weakref.ref(function))
+        seewhy.explain(model, IMAGE, 0, output=function)
+    del function
+    gc.collect()
+    assert sum(each() is not None for each in kept) <= 8

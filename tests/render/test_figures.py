@@ -138,9 +138,9 @@ def test_names_are_never_read_as_formulas(make) -> None:
     figure([make(RAW, target="$x_$")]).draw_without_rendering()
 
 
-@pytest.mark.parametrize("explanations", [[], [{"raw": np.ones(4)}], [{"raw": np.ones((2, 2, 2))}] * 2])
+@pytest.mark.parametrize("explanations", [[], [{"raw": np.ones(4)}, {"raw": np.ones((2, 2))}]])
 def test_what_cannot_be_drawn_is_refused(make, explanations: list[dict[str, object]]) -> None:
-    with pytest.raises(RenderError, match=r"no explanation|two axes"):
+    with pytest.raises(RenderError, match=r"no explanation|1 and 2 axes"):
         figure([make(**each, image=None) for each in explanations])
 
 

@@ -72,7 +72,9 @@ def test_json_holds_everything_in_plain_types(make, tmp_path: Path) -> None:
     # JSON has no NaN: a strict reader must take it.
     found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert found["raw"] == [[1, -0.5], [None, 0.25]]
-    assert found["prediction"] == [{"index": 0, "name": "age", "score": 3.0, "probability": None}]
+    assert found["prediction"] == [
+        {"index": 0, "name": "age", "score": 3.0, "probability": None, "means": "probability"}
+    ]
     assert found["options"] == {"samples": 3, "baseline": "[0. 0.]"}
     assert found["diagnosis"] == [{"code": "flat", "message": "It is flat.", "remedy": "Try another."}]
     assert (found["image"], found["method"], found["layers"], found["notes"]) == (
@@ -121,12 +123,12 @@ def test_where_a_probability_has_no_meaning_html_shows_the_score(make) -> None:
     assert "nan" not in re.sub("base64,[^']*", "", text)
 
 
-def test_a_notebook_shows_the_picture_and_for_a_volume_the_facts(make) -> None:
-    assert Image.open(io.BytesIO(make(RAW)._repr_png_())).format == "PNG"
-    volume = make(np.ones((2, 2, 2)), image=None)
-    assert volume._repr_png_() is None
-    assert "<img" not in volume._repr_html_()
-    assert "grad-cam" in volume._repr_html_()
+@pytest.mark.parametrize("raw", [RAW, np.ones(7), np.ones((2, 3, 4))], ids=["picture", "signal", "volume"])
+def test_a_notebook_shows_every_map_and_the_facts(make, raw) -> None:
+    why = make(raw, **({} if raw.ndim == 2 else {"image": None}))
+    assert Image.open(io.BytesIO(why._repr_png_())).format == "PNG"
+    assert "<img" in why._repr_html_()
+    assert "grad-cam" in why._repr_html_()
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "pdf", "svg", "html"])

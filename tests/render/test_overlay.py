@@ -82,7 +82,7 @@ def test_what_the_model_did_not_see_is_grey_dark_and_hatched(make) -> None:
         ({"target": "dog", "target_index": 9}, "evidence for dog (the model's answer: tabby, 70.0%)"),
         # A contrast is about a class, but that class's chance is not the contrast's.
         ({"target": "tabby vs tench"}, "evidence for tabby vs tench (the model's answer: tabby, 70.0%)"),
-        ({"prediction": ()}, "evidence for tabby"),
+        ({"prediction": ()}, "evidence for tabby (score 3)"),
         ({"prediction": (Prediction(0, "age", 3.0, float("nan")),)}, "evidence for tabby (score 3)"),
         ({"view": "signed"}, "evidence for and against tabby, the model's answer (70.0%)"),
     ],
@@ -177,3 +177,13 @@ def test_a_map_of_other_than_two_axes_has_no_overlay(make) -> None:
 
 def test_another_colour_map_is_used(make) -> None:
     assert heat(make(), colormap="viridis")[0, 0].tolist() == colour("viridis", 1.0).tolist()
+
+
+def test_the_part_asked_about_has_a_line_around_it(make) -> None:
+    part = np.zeros((60, 90), bool)
+    part[20:40, 30:70] = True
+    drawn = np.asarray(overlay(make(np.zeros((2, 2)), size=(60, 90), outline=part)))
+    line = (drawn == 255).all(2)
+    assert line[21, 31:69].all() and line[38, 31:69].all() and line[21:39, 31].all() and line[21:39, 68].all()
+    assert (drawn[22:38, 32:68][2:-2, 2:-2] == 100).all()  # its inside is left as it is
+    assert (drawn[~part] == 100).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 from seewhy.cli.commands import app
 from seewhy.cli.say import complain
@@ -10,11 +11,16 @@ from seewhy.errors import SeewhyError
 
 
 def main() -> None:
-    """Run the command. Exit code 0: good; 1: an error, told in one line with the remedy; 2: the words were wrong."""
+    """Run the command.
+
+    Exit code 0: good; 1: an error, told in one line with the remedy, and where there is more; 2: the words were wrong.
+    """
+    warnings.filterwarnings("ignore", "No ccache found")  # Paddle's, about compiling what no explanation compiles
     try:
         app()
     except SeewhyError as error:
         complain(error)
+        sys.stderr.write(f"  {error.see}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -9,7 +9,7 @@ import typer
 
 from seewhy.cli import options as word
 from seewhy.cli import say
-from seewhy.cli.options import DEFAULT_MODEL, make_explainer, method_options, split_commas
+from seewhy.cli.options import DEFAULT_MODEL, json_object, make_explainer, method_options, split_commas
 from seewhy.cli.results import (
     PICTURES,
     answer_each,
@@ -54,9 +54,16 @@ def common(
 
 @app.command()
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="One or more pictures.", metavar="IMAGE...")],
+    images: Annotated[
+        list[Path], typer.Argument(help="One or more pictures, or .npy files of inputs.", metavar="IMAGE...")
+    ],
     model: word.Model = DEFAULT_MODEL,
-    method: Annotated[str, typer.Option("--method", "-m", help="`seewhy methods` lists them.")] = "grad-cam",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", "-m", help="`seewhy methods` lists them. Default: grad-cam; for boxes and regions hires-cam."
+        ),
+    ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option("--layer", "-l", help="A name, a glob, last, -2, all-stages; several are fused into one map."),
@@ -66,7 +73,8 @@ def explain(
         typer.Option(
             "--target",
             "-t",
-            help="A class name or index, A-vs-B, top:k, probability:NAME; may be repeated. Default: the predicted.",
+            help="A class name or index, A-vs-B, top:k, probability:NAME; of detectors box:0, box:NAME; of a segmentation "
+            "pixel:Y,X, region:MASK.png; may be repeated. Default: the predicted.",
         ),
     ] = None,
     fuse: Annotated[
@@ -78,26 +86,30 @@ def explain(
     device: word.Device = None,
     preprocess: word.Preprocessed = None,
     scores: word.Scores = None,
+    multi_label: word.MultiLabel = None,
     option: word.Options = None,
     smooth: word.Smooth = None,
     reduce: word.Reduce = None,
     budget: word.Budget = None,
     signed: word.Signed = False,
+    channels: word.Channels = None,
     out: word.Out = Path(),
     form: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", help="png, jpg, webp, npz, json, html, pdf, svg; may be repeated."),
+        typer.Option(
+            "--format", "-f", help="png, jpg, webp, npz, json, html, pdf, svg, gif (volumes); may be repeated."
+        ),
     ] = None,
     seed: word.Seed = 0,
     as_json: word.Json = False,
 ) -> None:
     """Explain pictures: writes NAME.why.png to the current folder (or --out) and prints what the model says."""
     options: dict[str, Any] = method_options(option)
-    forms = file_forms(form or ["png"], (*PICTURES, "npz", "json"))
+    forms = file_forms(form or ["png"], (*PICTURES, "npz", "json", "gif"))
     names = result_names(images)
     check_some_exist(images)
     out = made_folder(out)
-    ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores)
+    ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "fuse": fuse}
     how["view"] = "signed" if signed else None
 
@@ -111,7 +123,7 @@ def explain(
         answers, some_failed = answer_each(block, target or [None], answer)
         failed |= some_failed
         for path, explanations in answers:
-            files = save_all(explanations, names[path], out, forms)
+            files = save_all(explanations, names[path], out, forms, channels)
             if as_json:
                 documents += [as_document(each, written) for each, written in zip(explanations, files, strict=True)]
             else:
@@ -123,10 +135,11 @@ def explain(
 
 @app.command()
 def compare(
-    image: Annotated[Path, typer.Argument(help="A picture.", metavar="IMAGE")],
+    image: Annotated[Path, typer.Argument(help="A picture, or an .npy file of an input.", metavar="IMAGE")],
     model: word.Model = DEFAULT_MODEL,
     method: Annotated[
-        list[str] | None, typer.Option("--method", "-m", help="May be repeated; all: every method.")
+        list[str] | None,
+        typer.Option("--method", "-m", help="May be repeated; all: every method. Default: as for explain."),
     ] = None,
     layer: Annotated[
         list[str] | None, typer.Option("--layer", "-l", help="May be repeated; a glob or all-stages gives several.")
@@ -138,11 +151,13 @@ def compare(
     device: word.Device = None,
     preprocess: word.Preprocessed = None,
     scores: word.Scores = None,
+    multi_label: word.MultiLabel = None,
     option: word.Options = None,
     smooth: word.Smooth = None,
     reduce: word.Reduce = None,
     budget: word.Budget = None,
     signed: word.Signed = False,
+    channels: word.Channels = None,
     out: word.Out = Path(),
     form: Annotated[str, typer.Option("--format", "-f", help="png, jpg, webp, html, pdf or svg.")] = "png",
     seed: word.Seed = 0,
@@ -152,10 +167,12 @@ def compare(
     options: dict[str, Any] = method_options(option)
     [form] = file_forms([form], PICTURES)
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "view": "signed" if signed else None}
-    ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores)
-    found: Any = ask.compare(str(image), split_commas(method or ["grad-cam"]), layer, target or [], **how, **options)
+    ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
+    found: Any = ask.compare(
+        str(image), split_commas(method) if method else None, layer, target or [], **how, **options
+    )
     path = made_folder(out) / f"{image.stem}.compare.{form}"
-    found.save(path)
+    found.save(path, channels=channels)
     if as_json:
         say.as_json({"file": str(path), "skipped": found.skipped, "maps": [as_document(each, None) for each in found]})
         return
@@ -166,6 +183,51 @@ def compare(
     warned = f"; {flagged} of them with a warning, see the grid" if flagged else ""
     say.line(f"{len(found)} maps{warned}")
     say.line(f"wrote {path}")
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str, typer.Argument(help="A model's name, or your own package.module:factory.", metavar="MODEL")
+    ] = DEFAULT_MODEL,
+    image: Annotated[
+        Path | None, typer.Argument(help="A picture to look with; else one is made up.", metavar="[IMAGE]")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", "-l", help="The layer to look at; else the default one.")
+    ] = None,
+    weights: word.Weights = None,
+    random: word.RandomWeights = False,
+    labels: word.Labels = None,
+    device: word.Device = None,
+    preprocess: word.Preprocessed = None,
+    scores: word.Scores = None,
+    seed: word.Seed = 0,
+    as_json: word.Json = False,
+) -> None:
+    """Look at a model from all sides: what works, what does not, what to do. Exit code 1 when something fails."""
+    if image is not None:
+        check_some_exist([image])
+    changes = json_object(preprocess)
+    from seewhy.checkup.doctor import doctor as look
+
+    report = look(
+        model,
+        None if image is None else str(image),
+        layer=layer,
+        weights=weights,
+        pretrained=not random,
+        preprocess=changes,
+        labels=labels,
+        device=device,
+        output=scores,
+        seed=seed,
+    )
+    if as_json:
+        say.as_json(report.as_dict())
+    else:
+        say.report(report)
+    raise typer.Exit(1 if report.verdict == "fails" else 0)
 
 
 @app.command()

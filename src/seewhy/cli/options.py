@@ -17,10 +17,12 @@ DEFAULT_MODEL = "efficientnet_lite0"
 _EXAMPLE = """'{"size": [64, 64], "fit": "squash"}'"""
 
 Model = Annotated[
-    str, typer.Option("--model", "-M", help="A model's name (`seewhy models`), or your own package.module:factory.")
+    str,
+    typer.Option("--model", "-M", help="A name (`seewhy models`), an .onnx or .keras file, or package.module:factory."),
 ]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="A checkpoint: .safetensors, .pth, .pt, .bin or .ckpt.")
+    Path | None,
+    typer.Option("--weights", help="A checkpoint: .safetensors, .pth, .pt, .bin, .ckpt, .pdparams, .weights.h5."),
 ]
 RandomWeights = Annotated[bool, typer.Option("--random", help="Random weights: nothing is downloaded.")]
 Labels = Annotated[
@@ -41,6 +43,10 @@ Preprocessed = Annotated[
 Scores = Annotated[
     str | None,
     typer.Option("--scores", help="Where the scores are in what the model returns: a key, field or position."),
+]
+MultiLabel = Annotated[
+    bool | None,
+    typer.Option("--multi-label/--one-label", help="Several classes may hold at once (sigmoid), or one (softmax)."),
 ]
 Signed = Annotated[bool, typer.Option("--signed", help="Show evidence against the target too, zero in the middle.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write to.")]
@@ -64,6 +70,15 @@ Reduce = Annotated[
 ]
 
 
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        "--channels",
+        help="Which channels of an input that is no RGB picture are shown: one in grey, three as 3,2,1; of a signal any.",
+    ),
+]
+
+
 def make_explainer(
     model: str,
     weights: Path | None,
@@ -73,21 +88,28 @@ def make_explainer(
     seed: int,
     preprocess: str | None,
     scores: str | None = None,
+    multi_label: bool | None = None,
 ) -> Explainer:
     """Return a model, loaded and bound, from what was written.
 
     Raises:
         SeewhyError: it cannot be had.
     """
-    changes = _json_object(preprocess)
+    changes = json_object(preprocess)
     from seewhy.explainer import Explainer
     from seewhy.models import load
 
     loaded = load(model, weights=weights, pretrained=not random)
-    return Explainer(loaded, preprocess=changes, labels=labels, device=device, output=scores, seed=seed)
+    how: dict[str, Any] = {"device": device, "output": scores, "multi_label": multi_label, "seed": seed}
+    return Explainer(loaded, preprocess=changes, labels=labels, **how)
 
 
-def _json_object(given: str | None) -> dict[str, Any] | None:
+def json_object(given: str | None) -> dict[str, Any] | None:
+    """Return what --preprocess says; None where it is not given.
+
+    Raises:
+        ImageError: it is no JSON object.
+    """
     if given is None:
         return None
     try:

@@ -89,7 +89,9 @@ def answer_each(
     return [(images[number], each) for number, each in found.items() if number not in failures], bool(failures)
 
 
-def save_all(explanations: list[Explanation], name: str, out: Path, forms: list[str]) -> list[list[Path]]:
+def save_all(
+    explanations: list[Explanation], name: str, out: Path, forms: list[str], channels: str | None = None
+) -> list[list[Path]]:
     """Write each explanation in each form; several of one picture get a number and the target in their names."""
     written = []
     for number, explanation in enumerate(explanations, start=1):
@@ -97,7 +99,7 @@ def save_all(explanations: list[Explanation], name: str, out: Path, forms: list[
         mark = "" if len(explanations) == 1 else f".{number}-{slug}"
         paths = [out / f"{name}{mark}.why.{form}" for form in forms]
         for path in paths:
-            explanation.save(path)
+            explanation.save(path, channels=channels)
         written.append(paths)
     return written
 
@@ -107,7 +109,8 @@ def tell_all(explanations: list[Explanation], files: list[list[Path]]) -> None:
     say.answer(explanations[0])
     for explanation, paths in zip(explanations, files, strict=True):
         where = " + ".join(explanation.layers) or "the input"
-        say.line(f"{explanation.method} for {explanation.target} at {where} ({explanation.cost})")
+        score = "" if explanation.prediction else f" ({explanation.score:.4g})"  # else it is in the table
+        say.line(f"{explanation.method} for {explanation.target}{score} at {where} ({explanation.cost})")
         say.about(explanation)
         for path in paths:
             say.line(f"wrote {path}")

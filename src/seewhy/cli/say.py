@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from seewhy.checkup.report import Report
     from seewhy.errors import SeewhyError
     from seewhy.explanation import Explanation
 
 
 _FOLDS = ("what it does", "source")
 _FOLDED = 16  # letters: the narrowest that a folded column may become
+
+
+BOXES = 20
+"""Boxes that are printed, the most confident ones."""
 
 
 def complain(error: SeewhyError, about: str = "") -> None:
@@ -60,13 +66,23 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> None:
 
 
 def answer(explanation: Explanation) -> None:
-    """Print the five likeliest classes."""
-    body = [
-        ("" if math.isnan(p.probability) else f"{p.probability:.1%}", p.name, str(p.index), f"{p.score:.3f}")
-        for p in explanation.prediction
-    ]
-    line(f"{explanation.name}: what {explanation.model} says")
-    table(("%", "class", "index", "score"), body)
+    """Print the five likeliest classes, those that cover most, or a detector's boxes; nothing for what answers otherwise."""
+    if explanation.detections:
+        line(f"{explanation.name}: what {explanation.model} finds; edges in pixels of the picture")
+        found = list(enumerate(explanation.detections[:BOXES]))
+        boxes = [
+            (str(n), f"{d.score:.1%}", d.name, str(d.index), *(f"{edge:.0f}" for edge in d.edges)) for n, d in found
+        ]
+        table(("box", "%", "class", "index", "left", "top", "right", "bottom"), boxes)
+    elif explanation.prediction:
+        body = [
+            ("" if math.isnan(p.probability) else f"{p.probability:.1%}", p.name, str(p.index), f"{p.score:.3f}")
+            for p in explanation.prediction
+        ]
+        covers = any(p.means == "area" for p in explanation.prediction)
+        told = ", place by place: % of the picture, mean score there" if covers else ""
+        line(f"{explanation.name}: what {explanation.model} says{told}")
+        table(("%", "class", "index", "score"), body)
 
 
 def about(explanation: Explanation) -> None:
@@ -80,6 +96,13 @@ def about(explanation: Explanation) -> None:
         console.print(f"{name}: {value:.4g}", style="dim", markup=False, highlight=False)
     for note in explanation.notes:
         console.print(f"note: {note}", style="dim", markup=False, highlight=False)
+
+
+def report(found: Report) -> None:
+    """Print what the doctor found, wrapped to the terminal; in a file or pipe each text is one line."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for words in found.lines(width):
+        line(words)
 
 
 def line(words: str) -> None:

@@ -1,8 +1,13 @@
 """Reading pictures safely, preparing them for a model, and the way back to the original pixels."""
 
+from seewhy.images.arrays import is_array_file as is_array_file
+from seewhy.images.arrays import read_array as read_array
+from seewhy.images.arrays import refuse_other_formats as refuse_other_formats
 from seewhy.images.callable import ASSUMED_WHOLE as ASSUMED_WHOLE
 from seewhy.images.callable import CallablePreprocess as CallablePreprocess
+from seewhy.images.display import picture_of as picture_of
 from seewhy.images.geometry import Axis as Axis
+from seewhy.images.geometry import Edges as Edges
 from seewhy.images.geometry import Geometry as Geometry
 from seewhy.images.preprocess import Preprocess as Preprocess
 from seewhy.images.preprocess import Preprocessing as Preprocessing

@@ -24,6 +24,9 @@ KINDS = ("black", "white", "mean", "blur", "noise", "dataset")
 
 Kind = PictureSource | int | float | np.integer[Any] | np.floating[Any]
 
+PIXEL_KINDS = ("black", "white", "noise")
+"""Those that are pixel values, which have no place in inputs that are no pictures."""
+
 _GREYS = {"black": 0.0, "white": 1.0}
 _BLUR = 1 / 16  # of the longer side: 14 pixels of 224; shapes go, light and dark stay
 _PROBE = 51 / 255  # a grey that 8 bits hold exactly; it must lie at this part of the way from black to white
@@ -72,6 +75,16 @@ class Baselines:
         """
         base = self._base(kind, images.detach(), generator)
         return base.to(images.device, images.dtype).expand_as(images).clone()
+
+    def knows_pixels(self, images: Float[Tensor, "batch channel *space"]) -> bool:
+        """Return whether a pixel value ("black", 0.5) has a place in these inputs: not in signals, nor in other channels."""
+        if images.ndim < 4:
+            return False
+        try:
+            self._in_model_units(torch.tensor(0.0), "black", images.shape[1:])
+        except ImageError:
+            return False
+        return True
 
     def _base(self, kind: Kind, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return a tensor in the model's units that broadcasts to the images."""

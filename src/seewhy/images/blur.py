@@ -1,4 +1,7 @@
-"""Gaussian blur along each spatial axis, as one small matrix product an axis: a wide kernel costs no more than a narrow one."""
+"""Gaussian blur along each spatial axis: a wide kernel costs no more than a narrow one.
+
+A picture's side is one small matrix product; a long signal, whose matrix would fill any memory, goes by Fourier transform.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from seewhy.errors import ImageError, did_you_mean
 
@@ -16,6 +20,7 @@ Edges = Literal["zero", "repeat"]
 Sigma = int | float | Sequence[int | float]
 
 _REACH = 4.0  # standard deviations after which the kernel is cut off, as scipy and scikit-image do
+_LONGEST_MATRIX = 4096  # pixels
 _WIDEST = 100_000.0  # pixels; wider than any picture that is read, and its kernel still fits into memory easily
 
 
@@ -47,9 +52,37 @@ def gaussian_blur(
     result = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
     for axis, width in enumerate(_widths(sigma, images.ndim - 2), start=2):
         if width > 0:
+            lines = result.movedim(axis, -1)
+            if images.shape[axis] > _LONGEST_MATRIX:
+                result = _by_fourier(lines, width, edges).movedim(-1, axis)
+                continue
             matrix = _matrix(images.shape[axis], width, edges).to(result.device, result.dtype)
-            result = (result.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+            result = (lines @ matrix.T).movedim(-1, axis)
     return result.to(images.dtype).contiguous() if result is not images else images
+
+
+def _by_fourier(lines: Float[Tensor, "*lines length"], sigma: float, edges: Edges) -> Float[Tensor, "*lines length"]:
+    """Return lines blurred, by their Fourier transform."""
+    length = lines.shape[-1]
+    side = _side(sigma)
+    reach = min(len(side) - 1, length)  # what is further out lies in the constant that is added below
+    kernel = torch.cat([side[1 : reach + 1].flip(0), side[: reach + 1]]).to(lines.device, lines.dtype)
+    padding = (reach, reach)
+    flat = lines.reshape(1, -1, length)
+    wide = functional.pad(flat, padding, mode="replicate") if edges == "repeat" else functional.pad(flat, padding)
+    size = wide.shape[-1]
+    blurred: Tensor = torch.fft.irfft(torch.fft.rfft(wide) * torch.fft.rfft(kernel, size), size)[..., 2 * reach :]
+    if edges == "repeat":
+        beyond = side[reach + 1 :].sum().to(lines.device, lines.dtype)
+        blurred = blurred + beyond * (flat[..., :1] + flat[..., -1:])
+    return blurred.reshape(lines.shape)
+
+
+def _side(sigma: float) -> Float[Tensor, " reach"]:
+    """Return the kernel's float64 weights at distance 0, 1, 2, ...; with both sides they sum to 1."""
+    reach = math.floor(_REACH * sigma + 0.5)
+    side = torch.exp(-0.5 * (torch.arange(reach + 1, dtype=torch.float64) / sigma) ** 2)
+    return side / (2 * side.sum() - side[0])
 
 
 def _widths(sigma: Sigma, axes: int) -> tuple[float, ...]:
@@ -68,9 +101,8 @@ def _widths(sigma: Sigma, axes: int) -> tuple[float, ...]:
 
 def _matrix(length: int, sigma: float, edges: Edges) -> Float[Tensor, "length length"]:
     """Return the float64 matrix whose row i holds the weights that the pixels of a line have in blurred pixel i."""
-    reach = math.floor(_REACH * sigma + 0.5)
-    side = torch.exp(-0.5 * (torch.arange(reach + 1, dtype=torch.float64) / sigma) ** 2)
-    side = side / (2 * side.sum() - side[0])
+    side = _side(sigma)
+    reach = len(side) - 1
     at = torch.arange(length)
     distance = (at[:, None] - at).abs()
     matrix = torch.where(distance <= reach, side[distance.clamp(max=reach)], 0.0)

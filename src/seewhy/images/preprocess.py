@@ -22,8 +22,9 @@ from seewhy.images.read import PIXEL_LIMIT, Picture
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Fit = Literal["crop", "squash", "letterbox", "border"]
+Fit = Literal["crop", "squash", "letterbox", "border", "whole"]
 Rounding = Literal["even", "down"]
+Colours = Literal["rgb", "bgr"]
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -54,14 +55,17 @@ class Preprocess:
         resize: height and width to scale to before the crop; None means `size`. With fit "crop" the shorter side is
             scaled to it and the longer one keeps the picture's proportions.
         fit: "crop" the centre; "squash" to `resize` without regard to proportions; "letterbox": keep all, with a border;
-            "border": scale the longer side to `resize`, then crop or add a border.
+            "border": scale the longer side to `resize`, then crop or add a border; "whole": keep all, without a border, the
+            shorter side scaled to the smaller number of `resize`, the longer one to at most the larger, whatever `size` is.
         interpolation: a PIL filter by name.
         mean, std: per channel, for values in 0..1; one number stands for all, and a grey input takes the average.
         channels: 3, or 1 for models of grey pictures.
         scale: the value that white has before `mean` and `std` are applied (1 for nearly all, 255 for some).
         fill: the border's value, 0..255, one or one a channel.
         rounding: where a crop begins that cannot lie in the middle: at the even pixel, as torchvision does, or the one
-            before, as Hugging Face does.
+            before, as Hugging Face does; and whether fit "whole" gives the longer side its nearest length, or cuts it down.
+        multiple: fit "whole" cuts both sides down to a multiple of this.
+        colours: the order of the model's colour channels, "rgb" or "bgr"; `mean` and `std` are in this order.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -74,6 +78,8 @@ class Preprocess:
     scale: float = 1.0
     fill: int | tuple[int, ...] = 0
     rounding: Rounding = "even"
+    multiple: int = 1
+    colours: Colours = "rgb"
 
     def __post_init__(self) -> None:
         if self.interpolation not in _FILTERS:
@@ -82,6 +88,8 @@ class Preprocess:
             raise ImageError(f"fit='{self.fit}' is not known. Known: {', '.join(get_args(Fit))}.")
         if self.rounding not in get_args(Rounding):
             raise ImageError(f"rounding='{self.rounding}' is not known. Known: {', '.join(get_args(Rounding))}.")
+        if self.colours not in get_args(Colours):
+            raise ImageError(f"colours='{self.colours}' is not known. Known: {', '.join(get_args(Colours))}.")
         object.__setattr__(self, "size", _pair(self.size, "size"))
         object.__setattr__(self, "resize", None if self.resize is None else _pair(self.resize, "resize"))
         object.__setattr__(self, "mean", _per_channel(self.mean, "mean", self.channels))
@@ -109,9 +117,16 @@ class Preprocess:
         if scaled != (height, width):
             image = image.resize(scaled[::-1], _FILTERS[self.interpolation])
             geometry = geometry.resized(scaled)
-        if scaled != self.size:
+        if scaled != self.size and self.fit != "whole":
             image, geometry = self._centred(image, geometry)
         return self._normalised(np.array(image)), geometry
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute value that black or white has in the model's input."""
+        return max(
+            max(abs(mean), abs(self.scale - mean)) / abs(std) for mean, std in zip(self.mean, self.std, strict=True)
+        )
 
     def to_display(self, image: Float[Tensor, " channel *space"]) -> npt.NDArray[np.uint8] | None:
         """Return an input as `(*space, 3)` uint8 RGB, or None when it is not a normalised picture."""
@@ -121,6 +136,7 @@ class Preprocess:
         unit = (image.float().cpu() * std + mean) / self.scale
         if unit.min() < -0.05 or unit.max() > 1.05:
             return None
+        unit = unit.flip(0) if self.colours == "bgr" else unit
         values = (unit.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
         return np.array(np.broadcast_to(values, (*values.shape[:-1], 3)), order="C")
 
@@ -131,16 +147,19 @@ class Preprocess:
             "crop": f"shorter side to {min(resize)}, centre crop",
             "squash": "stretch",
             "letterbox": "letterbox",
+            "whole": f"shorter side to {min(resize)}, longer side to at most {max(resize)}, nothing cropped",
             "border": f"longer side to {max(resize)}, centre crop or border",
         }
-        return (
-            f"{how[self.fit]} to {self.size[0]}x{self.size[1]} ({self.interpolation}), mean {self.mean}, std {self.std}"
-        )
+        to = "" if self.fit == "whole" else f" to {self.size[0]}x{self.size[1]}"
+        return f"{how[self.fit]}{to} ({self.interpolation}), mean {self.mean}, std {self.std}{', BGR' * (self.colours == 'bgr')}"
 
     def _scaled_size(self, height: int, width: int) -> tuple[int, int]:
         target_height, target_width = self.resize or self.size
         if self.fit == "squash":
             return target_height, target_width
+        if self.fit == "whole":
+            short, long = self._whole_size(*sorted((height, width)))
+            return (short, long) if height <= width else (long, short)
         if self.fit == "letterbox":
             target_height, target_width = self.size
         if self.fit in ("letterbox", "border"):
@@ -156,6 +175,16 @@ class Preprocess:
         ratio = min(height / target_height, width / target_width)  # timm's rule: both are rounded
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
+    def _whole_size(self, short: int, long: int) -> tuple[int, int]:
+        """Return how long the shorter and the longer side become, in the order of steps of Hugging Face's detectors."""
+        least, most = sorted(self.resize or self.size)
+        exact = most * short / long if long / short * least > most else least
+        new_short, new_long = round(exact), exact * long / short
+        if new_short == short:
+            new_long = long
+        sides = new_short, int(new_long) if self.rounding == "down" else round(new_long)
+        return max(1, sides[0] - sides[0] % self.multiple), max(1, sides[1] - sides[1] % self.multiple)
+
     def _centred(self, image: Image.Image, geometry: Geometry) -> tuple[Image.Image, Geometry]:
         """Crop the centre; where the image is smaller than the size, a border is added."""
         top = _centre(image.height, self.size[0], self.rounding)
@@ -167,6 +196,7 @@ class Preprocess:
 
     def _normalised(self, pixels: npt.NDArray[np.uint8]) -> Float[Tensor, "channel height width"]:
         values = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1).float() / 255 * self.scale
+        values = values.flip(0) if self.colours == "bgr" else values
         mean, std = self._statistics(2)
         return (values - mean) / std
 

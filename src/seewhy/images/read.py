@@ -22,7 +22,8 @@ from seewhy.errors import ImageError
 PIXEL_LIMIT = 80_000_000
 """Largest picture that is decoded, in pixels; a small file can claim any size (a decompression bomb)."""
 
-_FILE_LIMIT = 1_000_000_000  # bytes; a picture of PIXEL_LIMIT pixels with four 16-bit channels is below it
+FILE_LIMIT = 1_000_000_000
+"""Largest file that is read, in bytes; a picture of PIXEL_LIMIT pixels with four 16-bit channels is below it."""
 
 # Raster formats only: PIL's EPS reader, for one, would start another program on the file.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
@@ -75,7 +76,7 @@ def read(source: PictureSource, *, pixel_limit: int = PIXEL_LIMIT) -> Picture:
         return _from_bytes(bytes(source), "bytes", pixel_limit)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return _from_bytes(_file_bytes(path), path.name, pixel_limit)
+        return _from_bytes(file_bytes(path), path.name, pixel_limit)
     raise ImageError(
         f"A {type(source).__name__} is not a picture. Give a path, bytes, a PIL image, an array or a tensor."
     )
@@ -95,7 +96,12 @@ def from_array(array: npt.NDArray[np.generic], *, name: str = "array", pixel_lim
     return Picture(np.array(pixels, order="C"), name, notes=notes)  # a copy: callers use their buffers again
 
 
-def _file_bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        ImageError: an address, missing, no file, over the limit, or not to be read.
+    """
     text = str(path)
     if text.startswith(("http:/", "https:/", "data:")):
         raise ImageError(f"'{text}' is an address; seewhy opens no network. Download the picture and give its path.")
@@ -106,8 +112,8 @@ def _file_bytes(path: Path) -> bytes:
             )
         if not path.is_file():
             raise ImageError(f"'{path}' is not a file. Give one picture, or several paths.")
-        if path.stat().st_size > _FILE_LIMIT:
-            raise ImageError(f"'{path}' is over the limit of {_FILE_LIMIT:,} bytes. Make it smaller first.")
+        if path.stat().st_size > FILE_LIMIT:
+            raise ImageError(f"'{path}' is over the limit of {FILE_LIMIT:,} bytes. Make it smaller first.")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"'{_short(text)}' cannot be read: {error.strerror}. Check path and permissions.") from error

@@ -12,7 +12,7 @@ from torch.nn import functional
 from seewhy.maps.gradient import grad_cam
 from seewhy.maps.registry import method
 from seewhy.maps.smoothing import Noise
-from seewhy.recorder import Derived, Needs, Recording, Variants
+from seewhy.recorder import Derived, Needs, Propagation, Recording, Variants
 
 Colours = Float[Tensor, "batch image_channel *space"]
 
@@ -26,8 +26,8 @@ class Itself:
         return Variants(1, lambda _: sample.images)
 
 
-def input_gradient(rec: Recording, rule: str | None = None) -> Colours:
-    """Return d score / d input, by ReLU's own derivative or by another rule for it."""
+def input_gradient(rec: Recording, rule: str | Propagation | None = None) -> Colours:
+    """Return d score / d input, by the functions' own derivatives or by other rules for them."""
     found = torch.zeros_like(rec.images)
 
     def take(part: Derived) -> None:
@@ -137,7 +137,7 @@ def vargrad(rec: Recording, *, samples: int = 25, spread: float = 0.15) -> Colou
 
 @method(
     "guided-backprop",
-    needs=Needs.INPUT_GRADIENTS,
+    needs=Needs.INPUT_GRADIENTS | Needs.RELU_RULE,
     class_specific=False,
     signed=False,
     source="Springenberg et al. 2014, arXiv:1412.6806",
@@ -157,7 +157,7 @@ def guided_backprop(rec: Recording) -> Colours:
 
 @method(
     "deconvnet",
-    needs=Needs.INPUT_GRADIENTS,
+    needs=Needs.INPUT_GRADIENTS | Needs.RELU_RULE,
     class_specific=False,
     signed=False,
     source="Zeiler & Fergus 2013, arXiv:1311.2901",
@@ -176,7 +176,7 @@ def deconvnet(rec: Recording) -> Colours:
 
 @method(
     "guided-grad-cam",
-    needs=Needs.INPUT_GRADIENTS | Needs.GRADIENTS,
+    needs=Needs.INPUT_GRADIENTS | Needs.RELU_RULE | Needs.GRADIENTS,
     class_specific=True,
     signed=True,
     source="Selvaraju et al. 2017, arXiv:1610.02391, section 3.2",

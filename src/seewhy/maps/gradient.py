@@ -14,7 +14,7 @@ from seewhy.errors import MethodError
 from seewhy.maps.noise import GaussianNoise
 from seewhy.maps.registry import find_method, method
 from seewhy.recorder import Needs, Recording
-from seewhy.targets import ClassTarget, SimilarContrastTarget, Target
+from seewhy.targets import ClassTarget, PlacesTarget, SimilarContrastTarget, Target
 
 Parts = Float[Tensor, "batch channel *grid"]
 Channels = Float[Tensor, "batch channel *grid"]
@@ -139,9 +139,12 @@ def layer_cam(rec: Recording) -> Parts:
 
 
 def _against_similar(
-    target: Target, output: Float[Tensor, " classes"], *, strength: float = 0.6, references: int = 3
+    target: Target, output: Float[Tensor, " classes *grid"], *, strength: float = 0.6, references: int = 3
 ) -> Target:
     """Return the question "why this class rather than those that score nearest to it"."""
+    if isinstance(target, PlacesTarget):
+        means = target.means(output)
+        return target.asking(_against_similar(target.what, means, strength=strength, references=references))
     if not isinstance(target, ClassTarget) or output.ndim != 1 or len(output) < 2:
         raise MethodError(
             "finer-cam sets one class against similar ones: it needs a class as target, and at least two classes."

@@ -26,9 +26,12 @@ CAPTUM = "captum:"
 CAPTUM_SOURCE = "Kokhlikyan et al. 2020, arXiv:2009.07896"
 
 _ENTRIES: dict[str, Method] = {}
-# The other keywords of explain() and Explainer: what a misspelt option may have been meant as.
+# The keywords of explain(), compare() and Explainer: what an unknown option may have been meant as.
 _CALL = (
     "target",
+    "targets",
+    "method",
+    "methods",
     "layers",
     "fuse",
     "layout",
@@ -42,6 +45,9 @@ _CALL = (
     "budget",
     "smooth",
     "reduce",
+    "wrt",
+    "output",
+    "multi_label",
 )
 _IN_WORDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -67,6 +73,8 @@ class Method:
         shows: "evidence" for the target, or "influence" on it in either direction.
         layers: the layers that are looked at when none are named; None: the default layer.
         fuse: how several layers become one map, where the method itself says so.
+        otherwise: what is recorded where no derivatives can be had, for methods that have another way then: see
+            `Recording.has_gradients`.
     """
 
     name: str
@@ -83,6 +91,7 @@ class Method:
     shows: Shows = "evidence"
     layers: str | None = None
     fuse: Fuse | None = None
+    otherwise: Needs | None = None
 
     @property
     def summary(self) -> str:
@@ -117,7 +126,7 @@ class Method:
         for name in given:
             if name not in known:
                 has = ", ".join(f"{option}={default!r}" for option, default in known.items()) or "none"
-                near = did_you_mean(name, known) or _meant_as_keyword(name)
+                near = meant_as_keyword(name) or did_you_mean(name, known)
                 raise MethodError(f"{self.name} has no option '{name}'.{near} It has: {has}.")
         free = self._free
         return {
@@ -175,6 +184,7 @@ def method(
     shows: Shows = "evidence",
     layers: str | None = None,
     fuse: Fuse | None = None,
+    otherwise: Needs | None = None,
 ) -> Callable[[MapFunction], MapFunction]:
     """Register a function as a method; see :class:`Method` for the arguments.
 
@@ -202,6 +212,7 @@ def method(
             shows=shows,
             layers=layers,
             fuse=fuse,
+            otherwise=otherwise,
         )
         return function
 
@@ -231,8 +242,10 @@ def find_method(name: str) -> Method:
     return by_key[_key(name)]
 
 
-def _meant_as_keyword(name: str) -> str:
-    close = difflib.get_close_matches(name, _CALL, n=1, cutoff=0.8)
+def meant_as_keyword(name: str) -> str:
+    """Return a question that names the argument of a call which an unknown option was meant as, or nothing."""
+    others = [keyword for keyword in _CALL if keyword != name]  # this one, the call did not take
+    close = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
     return f" Did you mean {close[0]}=?" if close else ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from seewhy.errors import MethodError, did_you_mean
 from seewhy.maps.noise import GaussianNoise
 from seewhy.maps.principal import first_component, signed_like
 from seewhy.recorder import Recording
+from seewhy.targets import put_back
 
 NEEDS_CHANNELS = "smooth='eigen' needs a method whose map is a sum over a layer's channels, such as grad-cam"
 
@@ -29,7 +30,7 @@ class Transform:
     Attributes:
         name: in words.
         apply: from `(batch, channel, *space)` to the same shape.
-        undo: puts a map `(batch, ..., *grid)` back where it was.
+        undo: puts a map `(batch, ..., *grid)` back where it was; questions about places and boxes are put back by it as well.
     """
 
     name: str
@@ -67,7 +68,8 @@ class Augment:
     """The mean of the maps of transformed inputs, each put back.
 
     Attributes:
-        transforms: at least one; the input itself counts only if it is among them.
+        transforms: at least one; the input itself counts only if it is among them. About a box only those are used that reflect
+            the input, turn it by quarters, or leave all where it is.
     """
 
     transforms: Sequence[Transform] = USUAL
@@ -95,18 +97,32 @@ class Augment:
                 )
             yield changed
 
+    def undo(self, number: int) -> Callable[[Tensor], Tensor]:
+        """Return what puts maps of the transformed input back."""
+        return self.transforms[number].undo
+
     def around(self, make: Maker) -> Maker:
         """Return a maker of the smoothed map."""
 
         def smoothed(rec: Recording) -> Tensor:
-            total, at = torch.zeros(()), 0
-            for maps in variants_of(make, rec, self):
+            total, at, possible = torch.zeros(()), 0, self._possible(rec)
+            for maps in variants_of(make, rec, possible):
                 for one in maps:
-                    total = total + self.transforms[at].undo(one)
+                    total = total + possible.transforms[at].undo(one)
                     at += 1
             return total / at
 
         return smoothed
+
+    def _possible(self, rec: Recording) -> Augment:
+        """Return the same without the transforms behind which a question about a box cannot be put back; they are told."""
+        space = rec.images.shape[2:]
+        kept = [each for each in self.transforms if put_back(each.undo, rec.kind, space) is not None]
+        left_out = ", ".join(f"'{each.name}'" for each in self.transforms if each not in kept)
+        if not (kept and left_out):
+            return self
+        rec.tell(f"smoothing: {left_out} left out, as it is not known where its boxes lie in the input itself")
+        return replace(self, transforms=kept)
 
 
 @dataclass(frozen=True)

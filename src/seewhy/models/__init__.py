@@ -9,12 +9,20 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import ModelError
+from seewhy.frameworks import Shell
 from seewhy.models.checkpoint import State, load_state, match_names, read_state
+from seewhy.models.expected import Convolutions as Convolutions
+from seewhy.models.expected import Expected as Expected
+from seewhy.models.expected import is_picture_array as is_picture_array
+from seewhy.models.functions import function as function
+from seewhy.models.image_text import ImageTower as ImageTower
 from seewhy.models.labels import Labels as Labels
 from seewhy.models.labels import as_labels as as_labels
 from seewhy.models.loaded import ASSUMED as ASSUMED
+from seewhy.models.loaded import ASSUMED_UNIT as ASSUMED_UNIT
 from seewhy.models.loaded import LoadedModel as LoadedModel
 from seewhy.models.loaded import adopt as adopt
+from seewhy.models.loaded import image_text as image_text
 from seewhy.models.sources import EMBEDDED as EMBEDDED
 from seewhy.models.sources import SOURCES, resolve
 
@@ -30,9 +38,11 @@ def load(
 
     Args:
         name: "efficientnet_lite0" (built in), a timm or torchvision name ("resnet18", "timm:resnet18",
-            "torchvision:resnet18"), "hf:owner/name" or a local folder, or one's own "package.module:factory".
-        weights: a state dict to load instead of the published weights: .safetensors, .pth, .pt, .bin or .ckpt. Prefixes
-            of Lightning, DDP and `torch.compile` are taken off. Only data is read from it, never code.
+            "torchvision:resnet18"), "hf:owner/name" or a local folder, "keras:ResNet50" or a `.keras` file, or one's own
+            "package.module:factory".
+        weights: a state dict to load instead of the published weights: .safetensors, .pth, .pt, .bin or .ckpt; of
+            PaddlePaddle .pdparams, of Keras .weights.h5. Prefixes of Lightning, DDP and `torch.compile` are taken off. Only
+            data is read from it, never code.
         pretrained: with published weights (may download), or with random ones. Not asked when `weights` is given.
         num_classes: build for this many classes. With `weights` it is read off the file.
 
@@ -45,6 +55,9 @@ def load(
     loaded = source.build(request)
     loaded.module.eval()
     if weights is None:
+        return loaded
+    if isinstance(loaded.module, Shell) and not loaded.module.has_state:
+        loaded.module.load_weights(weights)
         return loaded
     state = read_state(weights)
     classes = num_classes or _classes_in(state, loaded)
@@ -73,9 +86,16 @@ def _classes_in(state: State, loaded: LoadedModel) -> int | None:
     differing = [name for name in wanted if name in renamed and renamed[name].shape != wanted[name].shape]
     if not differing or len(differing) > 4 or not all(_is_stored(renamed[name]) for name in differing):
         return None
-    counts = {renamed[name].shape[0] for name in differing}
-    rest_fits = all(renamed[name].shape[1:] == wanted[name].shape[1:] for name in differing)
-    return int(counts.pop()) if len(counts) == 1 and rest_fits else None
+    counts = [_other_length(renamed[name], wanted[name]) for name in differing]
+    return counts[0] if len(set(counts)) == 1 else None
+
+
+def _other_length(stored: Tensor, wanted: Tensor) -> int | None:
+    """Return how long the only axis is in which two shapes differ: the first, or, of weights `(in, out)`, the last."""
+    if stored.ndim != wanted.ndim:
+        return None
+    axes = [axis for axis in range(stored.ndim) if stored.shape[axis] != wanted.shape[axis]]
+    return stored.shape[axes[0]] if len(axes) == 1 else None
 
 
 def _is_stored(tensor: Tensor) -> bool:
@@ -84,4 +104,18 @@ def _is_stored(tensor: Tensor) -> bool:
     return plain and tensor.ndim > 0 and tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
-__all__ = ["ASSUMED", "EMBEDDED", "Labels", "LoadedModel", "ModelError", "adopt", "as_labels", "find_names", "load"]
+__all__ = [
+    "ASSUMED",
+    "ASSUMED_UNIT",
+    "EMBEDDED",
+    "ImageTower",
+    "Labels",
+    "LoadedModel",
+    "ModelError",
+    "adopt",
+    "as_labels",
+    "find_names",
+    "function",
+    "image_text",
+    "load",
+]

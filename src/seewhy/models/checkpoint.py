@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from seewhy.errors import ModelError
+from seewhy.models.pickled import Stored, read_arrays
 
 State = dict[str, Tensor]
 
@@ -20,7 +22,7 @@ _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict"
 
 
 def read_state(path: str | os.PathLike[str]) -> State:
-    """Read the tensors of a `.safetensors`, `.pth`, `.pt`, `.bin` or `.ckpt` file; pickled code is refused.
+    """Read the tensors of a `.safetensors`, `.pth`, `.pt`, `.bin`, `.ckpt` or `.pdparams` file; pickled code is refused.
 
     Raises:
         ModelError: missing, damaged, holding anything but data, or holding no tensors.
@@ -28,7 +30,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
     path = Path(path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on names that are too long
         raise ModelError(f"There is no weights file '{path}'. Check the path.")
-    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
+    content = _READERS.get(path.suffix.lower(), _read_pickle)(path)
     state = _find_tensors(content)
     if not state:
         found = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
@@ -119,6 +121,32 @@ def _read_pickle(path: Path) -> object:
         ) from error
     except Exception as error:  # damaged bytes reach many corners of the reader
         raise ModelError(f"'{path.name}' is not a complete PyTorch file: {error}. Copy or save it again.") from error
+
+
+def _read_paddle(path: Path) -> object:
+    return _as_tensors(read_arrays(path), {})
+
+
+def _as_tensors(content: object, known: dict[int, dict[str, object]]) -> object:
+    """Return nested mappings with Paddle's arrays as tensors; a mapping that is there twice, or within itself, is made once."""
+    if (
+        isinstance(content, tuple) and len(content) == 2
+    ):  # how Paddle saves a tensor within others: its name and its values
+        content = content[1]
+    if isinstance(content, Stored):
+        # bfloat16, which numpy does not know, is saved as the whole numbers of its bits.
+        if content.array.dtype == np.uint16:
+            return torch.from_numpy(content.array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(content.array)
+    if not isinstance(content, Mapping):
+        return content
+    if id(content) not in known:
+        known[id(content)] = {}
+        known[id(content)].update({str(name): _as_tensors(value, known) for name, value in content.items()})
+    return known[id(content)]
+
+
+_READERS: dict[str, Callable[[Path], object]] = {".safetensors": _read_safetensors, ".pdparams": _read_paddle}
 
 
 def _find_tensors(content: object, depth: int = 3) -> State:

@@ -10,6 +10,7 @@ from seewhy.errors import ImageError
 from seewhy.images import Preprocess
 
 _KNOWN_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
+_OF_LABELS = ("do_reduce_labels", "do_convert_annotations")  # what becomes of the labels, not of the picture
 _OWN_RULES = ("Levit", "Perceiver", "ImageGPT", "EfficientNet", "MobileNetV2")  # the same fields, other arithmetic
 
 
@@ -24,9 +25,48 @@ def preprocess_of(name: str) -> Preprocess | None:
         return None
 
 
+def tokenizer_of(name: str) -> Any:
+    """Return the tokenizer of a Hugging Face id or folder, or None where there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        ImportError,
+    ):  # none there, or not to be understood
+        return None
+
+
+def answers_with_vectors(config: Any) -> bool:
+    """Return whether a checkpoint is a body without a classifier (ViTModel, Dinov2Model) or of images and texts (CLIPModel).
+
+    A classifier put on it would be a random one.
+    """
+    kinds = getattr(config, "architectures", None) or ()
+    two_sides = not kinds and hasattr(config, "text_config") and hasattr(config, "vision_config")
+    return two_sides or (bool(kinds) and all(kind.endswith("Model") for kind in kinds))
+
+
+def segments(config: Any) -> str | None:
+    """Return the name of the automatic class for a checkpoint that answers place by place, None for others.
+
+    A classifier put on its body would be a random one.
+    """
+    kinds = getattr(config, "architectures", None) or ()
+    names = {"ForSemanticSegmentation": "AutoModelForSemanticSegmentation"}
+    names |= dict.fromkeys(("ForUniversalSegmentation", "ForInstanceSegmentation"), "AutoModelForUniversalSegmentation")
+    return next((auto for end, auto in names.items() for kind in kinds if kind.endswith(end)), None)
+
+
 def from_processor(config: dict[str, Any]) -> Preprocess | None:
     """Read a Preprocess off an image processor's configuration; None when it has steps that we do not know."""
-    unknown = [step for step, done in config.items() if step.startswith("do_") and done and step not in _KNOWN_STEPS]
+    known = (*_KNOWN_STEPS, *_OF_LABELS, *(["do_pad"] if _pads_to_the_largest(config) else []))
+    unknown = [step for step, done in config.items() if step.startswith("do_") and done and step not in known]
     if unknown or not config.get("do_resize", True) or str(config.get("image_processor_type")).startswith(_OWN_RULES):
         return None
     given = config.get("size") or {}
@@ -47,6 +87,9 @@ def from_processor(config: dict[str, Any]) -> Preprocess | None:
             resize, target, fit = (edge, edge), (edge, edge), "squash"
         else:
             resize, fit = (edge, edge), "crop"
+    elif set(size) == {"shortest_edge", "longest_edge"} and crop is None:
+        least, most = int(size["shortest_edge"]), int(size["longest_edge"])
+        resize, target, fit = (least, most), (least, least), "whole"
     elif set(size) == {"height", "width"}:
         resize, fit = (int(size["height"]), int(size["width"])), "squash"
         target = target or resize
@@ -65,4 +108,10 @@ def from_processor(config: dict[str, Any]) -> Preprocess | None:
         std=tuple(config["image_std"]) if normalised else (1.0,) * 3,
         scale=255 * float(config.get("rescale_factor") or 1 / 255) if config.get("do_rescale", True) else 255.0,
         rounding="down",
+        multiple=16 if str(config.get("image_processor_type")).startswith("Yolos") else 1,
     )
+
+
+def _pads_to_the_largest(config: dict[str, Any]) -> bool:
+    """Return whether padding is to the batch's largest picture, as in detectors, which leaves one alone as it is."""
+    return "do_convert_annotations" in config and not config.get("pad_size")

@@ -1,11 +1,22 @@
 """The only room that touches a model: one forward, at most one backward a question, a Recording of plain arrays."""
 
+from seewhy.recorder.attended import Attention as Attention
+from seewhy.recorder.attended import AttentionLayer as AttentionLayer
+from seewhy.recorder.call import Call as Call
+from seewhy.recorder.call import Wrt as Wrt
+from seewhy.recorder.call import is_one_each as is_one_each
 from seewhy.recorder.conditions import Budget as Budget
 from seewhy.recorder.conditions import Conditions as Conditions
 from seewhy.recorder.cost import Cost as Cost
+from seewhy.recorder.examination import Examination as Examination
+from seewhy.recorder.examination import Facts as Facts
+from seewhy.recorder.examination import Returned as Returned
 from seewhy.recorder.layout import Layout as Layout
 from seewhy.recorder.memory import is_out_of_memory as is_out_of_memory
+from seewhy.recorder.meter import peak_bytes as peak_bytes
+from seewhy.recorder.meter import seconds as seconds
 from seewhy.recorder.outputs import OutputLike as OutputLike
+from seewhy.recorder.propagation import Propagation as Propagation
 from seewhy.recorder.pytorch import TorchRecorder as TorchRecorder
 from seewhy.recorder.recording import Needs as Needs
 from seewhy.recorder.recording import Perturbation as Perturbation

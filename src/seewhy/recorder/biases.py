@@ -8,9 +8,8 @@ zero, such as ReLU6 where it is full.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seewhy.recorder.listening import Listening
 from seewhy.recorder.tape import first_tensor, with_first_tensor
 
 _AFFINE = (
@@ -75,27 +75,25 @@ class BiasTap:
         self.runs: list[list[BiasShare]] = []
         self._factor = 1.0
         self._axes = axes
-        self._thread = threading.get_ident()
         self._inputs: dict[str, Tensor] = {}
         self._channel = 1  # the channels' axis behind the layer that spoke last: an activation function has the same
 
     @contextmanager
     def on(self, root: nn.Module) -> Iterator[None]:
         """Listen during forwards and the backward after them; the hooks are gone afterwards."""
-        with ExitStack() as stack:
+        with Listening() as listening:
             for name, module in root.named_modules():
                 if isinstance(module, _CURVED):
-                    stack.callback(module.register_forward_pre_hook(self._keep(name)).remove)
-                    stack.callback(module.register_forward_hook(self._hear_curved(name)).remove)
+                    listening.before(module, self._keep(name))
+                    listening.after(module, self._hear_curved(name))
                 if not _is_affine(module):
                     continue
                 bias = effective_bias(module)
                 inner = _inner(module)
                 if inner is None:
-                    handle = module.register_forward_hook(self._hear(name, bias))
+                    listening.after(module, self._hear(name, bias))
                 else:  # the bias is added before the layer's own activation
-                    handle = inner.register_forward_pre_hook(self._hear_input(name, module, bias))
-                stack.callback(handle.remove)
+                    listening.before(inner, self._hear_input(name, module, bias))
             yield
 
     def begin(self) -> None:
@@ -115,38 +113,34 @@ class BiasTap:
 
     def _hear(self, name: str, bias: Tensor | None) -> Callable[[nn.Module, Any, Any], Any]:
         def listen(module: nn.Module, _inputs: Any, output: Any) -> Any:
-            found = self._mine(output)
+            found = _traced(output)
             return None if found is None else with_first_tensor(output, self._tapped(name, module, found, bias))
 
         return listen
 
     def _hear_input(self, name: str, outer: nn.Module, bias: Tensor | None) -> Callable[[nn.Module, Any], Any]:
         def listen(_module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-            found = self._mine(inputs)
+            found = _traced(inputs)
             return None if found is None else (self._tapped(name, outer, found, bias), *inputs[1:])
 
         return listen
 
     def _keep(self, name: str) -> Callable[[nn.Module, Any], None]:
         def keep(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if (found := self._mine(inputs)) is not None:
+            if (found := _traced(inputs)) is not None:
                 self._inputs[name] = found.detach().clone()
 
         return keep
 
     def _hear_curved(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def listen(module: nn.Module, _inputs: Any, output: Any) -> Any:
-            found = self._mine(output)
+            found = _traced(output)
             if found is None or name not in self._inputs:
                 return None
             bias = _implicit_bias(module, self._inputs.pop(name))
             return with_first_tensor(output, self._listened(name, found, bias))
 
         return listen
-
-    def _mine(self, given: Any) -> Tensor | None:
-        found = first_tensor(given)
-        return found if found is not None and found.requires_grad and threading.get_ident() == self._thread else None
 
     def _tapped(self, name: str, module: nn.Module, values: Tensor, bias: Tensor | None) -> Tensor:
         self._channel = _channel_axis(module, values.shape)
@@ -177,6 +171,12 @@ class BiasTap:
         )
 
 
+def _traced(given: Any) -> Tensor | None:
+    """Return the first tensor of what a module was given or gave, if it is part of the graph."""
+    found = first_tensor(given)
+    return found if found is not None and found.requires_grad else None
+
+
 def _inner(module: nn.Module) -> nn.Module | None:
     """Return what a normalisation layer runs on its own result, as timm's do that end in an activation, or None."""
     return next((part for name, part in module.named_children() if name != "parametrizations"), None)
@@ -202,10 +202,10 @@ def _implicit_bias(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _is_affine(module: nn.Module) -> bool:
-    return isinstance(module, _AFFINE) or _running(module) is not None
+    return isinstance(module, _AFFINE) or running(module) is not None
 
 
-def _running(module: nn.Module) -> tuple[Tensor, Tensor] | None:
+def running(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Return a normalisation layer's mean and variance `(channel,)`, or None where it has none that are fixed."""
     mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
     return (mean.float(), variance.float()) if isinstance(mean, Tensor) and isinstance(variance, Tensor) else None
@@ -215,8 +215,8 @@ def effective_bias(module: nn.Module) -> Tensor | None:
     """Return what a layer adds to each channel `(channel,)` whatever its input, or None when it adds nothing."""
     bias, weight = getattr(module, "bias", None), getattr(module, "weight", None)
     total = bias.detach().float() if isinstance(bias, Tensor) and bias.ndim == 1 else None
-    if (running := _running(module)) is not None:
-        mean, variance = running
+    if (known := running(module)) is not None:
+        mean, variance = known
         slope = (variance + getattr(module, "eps", 1e-5)).rsqrt()
         scaled = -mean * (slope if weight is None else slope * weight.detach().float())
         total = scaled if total is None else total + scaled

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
+
+from seewhy.kept import buffers_kept, evaluation
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule", "_FabricModule", "FullyShardedDataParallel")
 
@@ -35,8 +37,9 @@ def borrowed(module: nn.Module, seed: int) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_lock)
         parts = list(module.modules())
-        stack.enter_context(_evaluation(parts))
-        stack.enter_context(_buffers_kept(parts))
+        stack.enter_context(evaluation(parts))
+        # Torch's own modules change none in evaluation mode.
+        stack.enter_context(buffers_kept([part for part in parts if not type(part).__module__.startswith("torch.nn.")]))
         stack.enter_context(_seeded(module, seed))
         if _is_compiled(parts):
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks do not exist in compiled code
@@ -46,35 +49,16 @@ def borrowed(module: nn.Module, seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluation(parts: list[nn.Module]) -> Iterator[None]:
-    # The flag is set by hand: a model's own train() may do more than set flags.
-    training = [part for part in parts if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
+def as_in_training(module: nn.Module, training: Sequence[nn.Module]) -> Iterator[None]:
+    """While a model is held, let these parts of it be in training mode; what they change in their buffers is put back."""
+    with buffers_kept(list(module.modules())):
         for part in training:
             part.training = True
-
-
-@contextmanager
-def _buffers_kept(parts: list[nn.Module]) -> Iterator[None]:
-    """Put back what a model's own code changes in its buffers; torch's own modules change none in evaluation mode."""
-    own = [part for part in parts if part._buffers and not type(part).__module__.startswith("torch.nn.")]
-    kept = [
-        (part, name, buffer, buffer._version, buffer.clone())
-        for part in own
-        for name, buffer in part._buffers.items()
-        if buffer is not None and not buffer.is_inference()
-    ]
-    try:
-        yield
-    finally:
-        for part, name, buffer, version, values in kept:
-            part._buffers[name] = buffer
-            if buffer._version != version:
-                buffer.copy_(values)
+        try:
+            yield
+        finally:
+            for part in training:
+                part.training = False
 
 
 @contextmanager

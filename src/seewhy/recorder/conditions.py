@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy.errors import MethodError
+from seewhy.errors import MethodError, RecordingError
 
 Watch = Callable[[int, int], None]
 """Called with how many runs of the model are done and how many there will be."""
@@ -82,9 +82,11 @@ class Conditions:
         budget: for each map of each image.
         baselines: from (kind, `(batch, channel, *space)`, generator) to inputs of that shape that stand for "nothing there".
         watch: told of the progress.
+        broken: takes what ended further runs before all were made, so that the work done until then is kept; None: it is raised.
     """
 
     seed: int = 0
     budget: Budget = field(default_factory=Budget)
     baselines: Callable[[Any, Tensor, torch.Generator], Tensor] = _zeros
     watch: Watch | None = None
+    broken: list[RecordingError] | None = None

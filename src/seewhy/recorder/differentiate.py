@@ -45,7 +45,9 @@ def differentiate(
             gradients = derivatives(score, kept, keep_graph=keep or curved, curved=curved)
             for place, (row, gradient) in enumerate(zip(layers, gradients, strict=True)):
                 if gradient is None:
-                    raise LayerError(not_connected([row.name]))
+                    if tape.kind != "boxes" or all(each is None for each in gradients):
+                        raise LayerError(not_connected([row.name]))
+                    gradient = torch.zeros_like(kept[place])  # noqa: PLW2901 - a box is found at one level and not at others
                 first[number, row.name] = read_as(gradient, row)
                 if curved:
                     last = not keep and place + 1 == len(layers)

@@ -14,10 +14,12 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from seewhy.errors import RecordingError
 from seewhy.recorder.biases import BiasShare, merged
 from seewhy.recorder.conditions import Conditions
 from seewhy.recorder.cost import Cost, Spent
 from seewhy.recorder.memory import first_chunk, heap_kept
+from seewhy.recorder.propagation import Propagation
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.variants import Derived, Part, Scores, Variants, in_chunks, interleaved, parts
 from seewhy.targets import Question, Target
@@ -30,6 +32,9 @@ MANY = 24
 Score = Callable[[Tensor], Tensor]
 """From outputs `(number, *output)` to the scores `(number,)` that are explained."""
 
+Rule = str | Propagation | None
+"""What stands for the functions' own derivatives: a rule for ReLU by its name, rules for all that relevance goes through."""
+
 
 @runtime_checkable
 class Backend(Protocol):
@@ -38,13 +43,17 @@ class Backend(Protocol):
     def holding(self, seed: int) -> AbstractContextManager[Any]:
         """Borrow the model for several runs."""
 
+    @property
+    def most(self) -> int | None:
+        """The most images that the model is given at once; None: any number."""
+
     def rehearse(self, image: Tensor) -> None:
         """Find out with one image `(1, channel, *space)` how to be fast in the many runs that come while it is held."""
 
     def outputs(self, images: Tensor) -> Tensor:
         """Return `(number, *output)`."""
 
-    def derivatives(self, images: Tensor, score: Score, rule: str | None) -> tuple[Tensor, Tensor]:
+    def derivatives(self, images: Tensor, score: Score, rule: Rule) -> tuple[Tensor, Tensor]:
         """Return the scores `(number,)` and their derivatives `(number, channel, *space)` by the images."""
 
     def bias_shares(self, images: Tensor, score: Score) -> list[BiasShare]:
@@ -127,7 +136,7 @@ class Engine:
         return found.scores(), Spent(Cost(replays=done, seconds=seconds), done, _most(variants))
 
     def derive(
-        self, variants: Sequence[Variants], question: Question, take: Callable[[Derived], None], rule: str | None
+        self, variants: Sequence[Variants], question: Question, take: Callable[[Derived], None], rule: Rule
     ) -> Spent:
         """Hand every sample's derivatives at its variants to `take`, a chunk at a time, and return what one sample cost.
 
@@ -135,7 +144,7 @@ class Engine:
             variants: one Variants a sample.
             question: what is differentiated.
             take: must not keep the gradients.
-            rule: "guided" or "deconvnet" instead of ReLU's own derivative.
+            rule: "guided" or "deconvnet" instead of ReLU's own derivative, or how relevance is propagated.
         """
 
         def run(chunk: Sequence[Part]) -> tuple[Tensor, Tensor]:
@@ -187,7 +196,10 @@ class Engine:
             use: takes in what a chunk gave; called once for each run.
             block: how many of one sample's variants come one after the other; 0: an equal share of a chunk.
         """
-        budget, watch = self._conditions.budget, self._conditions.watch
+        budget, watch, broken = self._conditions.budget, self._conditions.watch, self._conditions.broken
+        if broken:
+            raise broken[0]  # it is not asked once more
+        size = min(size, self._backend.most or size)
         counts = [budget.capped(each.count) for each in variants]
         pairs = interleaved(counts, block * len(counts) or size)
         done = 0
@@ -203,14 +215,19 @@ class Engine:
             limit = begin + budget.limit * max(1, sum(count > 0 for count in counts))
             if watch is not None:
                 watch(0, len(pairs))
-            for chunk, found in in_chunks(len(pairs), size, lambda chunk: run(chosen(chunk))):
-                use(chosen(chunk), found)
-                done = chunk.stop
-                late = time.perf_counter() > limit
-                if watch is not None:
-                    watch(len(pairs) if late else done, len(pairs))
-                if late:
-                    break
+            try:
+                for chunk, found in in_chunks(len(pairs), size, lambda chunk: run(chosen(chunk))):
+                    use(chosen(chunk), found)
+                    done = chunk.stop
+                    late = time.perf_counter() > limit
+                    if watch is not None:
+                        watch(len(pairs) if late else done, len(pairs))
+                    if late:
+                        break
+            except RecordingError as error:
+                if not done or broken is None:
+                    raise
+                broken.append(error)  # what is done makes a map still, as where a budget ends the work
             seconds = time.perf_counter() - begin
         most = max((sum(row == other for other, _ in pairs[:done]) for row in range(len(counts))), default=0)
         return most, seconds / max(1, len(counts))

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from seewhy.recorder.memory import is_out_of_memory
+from seewhy.recorder.watching import Watching
 
 Result = TypeVar("Result")
 
@@ -170,20 +170,18 @@ def _folded(convolution: Call, norm: Call) -> _Pair:
     return _Pair(convolution, norm, wide.to(weight.dtype), bias.to(weight.dtype))
 
 
-class _Watching(TorchFunctionMode):
-    """Hands every function of torch that uses a tensor's values, called in this thread, to :meth:`call`."""
+class _WatchingValues(Watching):
+    """Sees only those functions that use a tensor's values."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        return func(*args, **(kwargs or {})) if func in _TELLING else self.call(func, args, kwargs or {})
-
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Run one function, or what stands for it."""
-        raise NotImplementedError
+        return (
+            func(*args, **(kwargs or {})) if func in _TELLING else super().__torch_function__(func, types, args, kwargs)
+        )
 
 
-class _Learning(_Watching):
+class _Learning(_WatchingValues):
     """Notes which function takes each convolution's output.
 
     Args:
@@ -226,7 +224,7 @@ class _Learning(_Watching):
         return all(call.get(name) is None or id(call[name]) in self._own for name in names)
 
 
-class _Folding(_Watching):
+class _Folding(_WatchingValues):
     """Lets convolutions do what the batch normalisations behind them would.
 
     A folded convolution's output is handed on as an alias that is marked with the true one; the batch normalisation gives

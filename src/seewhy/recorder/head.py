@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seewhy.frameworks import Part
+from seewhy.recorder.listening import Listening
 from seewhy.targets import Question
 
 
@@ -18,20 +19,17 @@ class HeadTap:
 
     def __init__(self) -> None:
         self._heard: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._thread = threading.get_ident()
 
     @contextmanager
     def on(self, root: nn.Module) -> Iterator[None]:
         """Listen to every linear layer of a model; the hooks are gone afterwards."""
-        with ExitStack() as stack:
+        with Listening() as listening:
             for module in root.modules():
                 if _is_linear(module):
-                    stack.callback(module.register_forward_hook(self._hear).remove)
+                    listening.after(module, self._hear)
             yield
 
     def _hear(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if threading.get_ident() != self._thread:
-            return  # another thread runs the same model for its own ends
         weight, given = getattr(module, "weight", None), inputs[0] if inputs else None
         if not (isinstance(weight, Tensor) and isinstance(given, Tensor) and isinstance(output, Tensor)):
             return
@@ -39,6 +37,17 @@ class HeadTap:
             given.ndim >= 2 and given.numel() == len(given) * weight.shape[1]
         ):  # one vector a sample: may be the pooled one
             self._heard.append((weight.detach(), given.detach().flatten(1), output.detach().flatten(1)))
+
+    def found(
+        self, activations: Mapping[str, Tensor], outputs: Tensor, questions: Sequence[Question]
+    ) -> dict[tuple[int, str], Tensor]:
+        """Return the weights by question number and layer name, where there are any; see :meth:`weights`."""
+        return {
+            (number, name): weights
+            for number, question in enumerate(questions)
+            for name, values in activations.items()
+            if (weights := self.weights(values, outputs, question)) is not None
+        }
 
     def weights(self, activations: Tensor, outputs: Tensor, question: Question) -> Tensor | None:
         """Return `(batch, channel)`: how the score changes with each channel's spatial mean.
@@ -67,7 +76,7 @@ def _by_output(outputs: Tensor, question: Question) -> Tensor:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) or (isinstance(module, Part) and module.weight is not None):
         return True
     return (
         isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and set(module.kernel_size) == {1} and module.groups == 1

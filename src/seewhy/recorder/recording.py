@@ -13,12 +13,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from seewhy.errors import MethodError
+from seewhy.recorder.attended import Attention
 from seewhy.recorder.biases import BiasShare
 from seewhy.recorder.cost import Cost, Spent
-from seewhy.recorder.engine import Engine
+from seewhy.recorder.engine import Engine, Rule
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.variants import Derived, Scores, Variants
-from seewhy.targets import Question
+from seewhy.targets import Kind, Question
 
 if TYPE_CHECKING:
     from seewhy.recorder.recordings import Recordings
@@ -43,10 +44,20 @@ class Needs(Flag):
     """The score for other inputs: all that a black box can answer."""
     INPUT_GRADIENTS = auto()
     """The derivative of the score by the input, here and at other inputs."""
+    RELU_RULE = auto()
+    """The same by another rule for the derivative of ReLU."""
+    PROPAGATION = auto()
+    """The same by rules for all functions that relevance goes through."""
     BIASES = auto()
     """The derivative of the score by every bias."""
     MODULE = auto()
     """The model itself, for methods of other libraries."""
+    ATTENTION = auto()
+    """The weights of every attention layer, and which of the last tokens the score reads."""
+    ATTENTION_GRADIENTS = auto()
+    """The same, and the derivative of the score by the weights."""
+    ATTENTION_FORMATION = auto()
+    """The same, and for each layer the derivative by its weights of the score that the mean of its own tokens would have."""
 
     @property
     def layer(self) -> bool:
@@ -57,6 +68,16 @@ class Needs(Flag):
     def gradients(self) -> bool:
         """Whether the score must be differentiated by a layer's output."""
         return bool(self & (Needs.GRADIENTS | Needs.CURVATURE))
+
+    @property
+    def attention(self) -> bool:
+        """Whether attention is looked at."""
+        return bool(self & (Needs.ATTENTION | Needs.ATTENTION_GRADIENTS | Needs.ATTENTION_FORMATION))
+
+    @property
+    def backwards(self) -> int:
+        """How often each score is differentiated for the recording itself."""
+        return (2 if Needs.CURVATURE in self else int(self.gradients)) + self.attention
 
 
 @runtime_checkable
@@ -81,6 +102,14 @@ class Variation(Protocol):
         self, images: Float[Tensor, "batch channel *space"], generator: torch.Generator
     ) -> Iterator[Float[Tensor, "batch channel *space"]]:
         """Yield the varied inputs. What is drawn at random must be the same for every sample of the batch."""
+
+
+@runtime_checkable
+class Moving(Protocol):
+    """A variation that moves what is in the image."""
+
+    def undo(self, number: int) -> Callable[[Tensor], Tensor]:
+        """Return what puts maps `(batch, ..., *grid)` of variant `number` back to where the image had it."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +164,11 @@ class Recording:
         return self._mine(self._of.images.float())
 
     @property
+    def kind(self) -> Kind:
+        """What the model answers."""
+        return self._of.kind
+
+    @property
     def scores(self) -> Float[Tensor, " batch"]:
         """The number that is explained, `(batch,)`."""
         if not self._of.scores:  # a variant of which only images are known
@@ -152,6 +186,11 @@ class Recording:
         return self._get(Needs.GRADIENTS, self._of.gradients.get((self._question, self._layer)))
 
     @property
+    def has_gradients(self) -> bool:
+        """Whether derivatives were recorded for the method; false only where it has another way and the model gives none."""
+        return Needs.GRADIENTS in self._sharing.needs
+
+    @property
     def curvature(self) -> Float[Tensor, "batch channel *grid"]:
         """The score's second derivative by the activations, times the activations: of the same shape."""
         return self._get(Needs.CURVATURE, self._of.curvatures.get((self._question, self._layer)))
@@ -160,6 +199,15 @@ class Recording:
     def head(self) -> Float[Tensor, "batch channel"]:
         """The linear weights `(batch, channel)` between the layer's spatial mean and the score."""
         return self._get(Needs.HEAD, self._of.heads.get((self._question, self._layer)))
+
+    @property
+    def attention(self) -> Attention:
+        """The model's attention, `(batch, heads, queries, keys)` a layer, and what the score reads of it."""
+        if self._of.attention is None:
+            raise MethodError(
+                "The method reads ATTENTION, which was not recorded: declare needs=Needs.ATTENTION for it."
+            )
+        return self._of.attention.at(self._question, self._mine)
 
     def baseline(self, kind: Any) -> Float[Tensor, "batch image_channel *space"]:
         """Return inputs that stand for "nothing there", of the images' shape.
@@ -179,17 +227,18 @@ class Recording:
 
     def replay(self, perturbation: Perturbation) -> Scores:
         """Return the scores for edited activations of the layer; what lies before the layer is run once a chunk."""
-        row, call = self._of.row(self._layer), self._of.calls[self._layer]
+        row = self._of.row(self._layer)
+        call = row.call or self._of.calls[self._layer]
         run = lambda variants, questions: self._engine.replay(row, call, variants, questions)  # noqa: E731
         return self._shared(("replay", perturbation, self._layer), perturbation, run)
 
-    def derive(self, perturbation: Perturbation, take: Callable[[Derived], None], *, rule: str | None = None) -> None:
+    def derive(self, perturbation: Perturbation, take: Callable[[Derived], None], *, rule: Rule = None) -> None:
         """Hand the score's derivatives by variants of the input to `take`, chunk after chunk, which must not keep them.
 
         Args:
             perturbation: the variants.
             take: called for every sample and chunk.
-            rule: "guided" or "deconvnet": what stands for the derivative of ReLU.
+            rule: "guided" or "deconvnet": what stands for the derivative of ReLU; or how relevance is propagated.
 
         Raises:
             MethodError: a rule was given, and the model has no ReLU.
@@ -197,7 +246,7 @@ class Recording:
         variants = self._variants(perturbation)
         engine = self._engine
         self._account(engine.derive(variants, self._asked(self._question), take, rule))
-        self.notes += engine.told if rule else ()
+        self.notes += engine.told if isinstance(rule, str) else ()
 
     def biases(self) -> list[BiasShare]:
         """Return what every bias of the model contributes to the score, to first order, place by place."""
@@ -229,6 +278,10 @@ class Recording:
     def pay(self, cost: Cost) -> None:
         """Tell what was spent on one image by a method that runs the model by itself."""
         self.cost = self.cost + cost
+
+    def tell(self, words: str) -> None:
+        """Say something that a reader of the map must know."""
+        self.notes += (words,)
 
     @property
     def layer_row(self) -> LayerRow:

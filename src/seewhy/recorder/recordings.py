@@ -11,14 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seewhy.errors import MethodError
+from seewhy.recorder.attended import Attended
 from seewhy.recorder.conditions import Conditions
 from seewhy.recorder.cost import Cost
 from seewhy.recorder.engine import Engine
 from seewhy.recorder.memory import first_chunk
-from seewhy.recorder.recording import Needs, Recording, Sharing, Variation
+from seewhy.recorder.recording import Moving, Needs, Recording, Sharing, Variation
 from seewhy.recorder.table import LayerRow
+from seewhy.recorder.torchvision_detectors import Inside
 from seewhy.recorder.variants import in_chunks
-from seewhy.targets import Question
+from seewhy.targets import Kind, MovedTarget, Question, Target, put_back
 
 KEPT_BYTES = 256 << 20
 """Recordings of varied inputs up to this size are kept for other layers and methods."""
@@ -33,6 +36,7 @@ class Recordings:
     Attributes:
         images: `(batch, channel, *space)`.
         outputs: `(batch, *output)`, the model's scores.
+        kind: what they are.
         layers: what was recorded, in the order asked for.
         questions: what was asked; each has one target a sample.
         activations: layer name -> `(batch, channel, *grid)`.
@@ -40,8 +44,10 @@ class Recordings:
         gradients: (question number, layer name) -> `(batch, channel, *grid)`.
         curvatures: the same for the second derivative times the activations.
         heads: (question number, layer name) -> `(batch, channel)`.
+        attention: what was seen of attention; None where no method looks at it.
         cost: what the run took, all samples together.
         conditions: for this and all further runs.
+        inside: what the model made of its input before its first layer, where it scales and pads pictures itself.
         calls: how often each layer ran; the last time is what was recorded.
         engine: further runs.
         needs: what the methods use, all together.
@@ -51,6 +57,7 @@ class Recordings:
 
     images: Tensor
     outputs: Tensor
+    kind: Kind
     layers: tuple[LayerRow, ...]
     questions: tuple[Question, ...]
     activations: dict[str, Tensor]
@@ -58,12 +65,14 @@ class Recordings:
     gradients: dict[tuple[int, str], Tensor]
     curvatures: dict[tuple[int, str], Tensor]
     heads: dict[tuple[int, str], Tensor]
+    attention: Attended | None
     cost: Cost
     conditions: Conditions
     calls: Mapping[str, int]
     engine: Engine
     needs: Needs
     again: Again
+    inside: Inside | None = None
     memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def at(self, layer: str, question: int, sharing: Sharing | None = None) -> Recording:
@@ -97,7 +106,7 @@ class Recordings:
 
         Args:
             variation: how to vary them.
-            sharing: what is recorded; of no layer, nothing is run before it is asked for.
+            sharing: what is recorded; of no layer and no attention, nothing is run before it is asked for.
         """
         key = ("varied", variation, sharing)
         if key in self.memo:
@@ -128,6 +137,7 @@ class Recordings:
             gradients={},
             curvatures={},
             heads={},
+            attention=None,
             needs=sharing.needs,
             cost=Cost(),
             conditions=conditions,
@@ -139,25 +149,42 @@ class Recordings:
     def bytes(self) -> int:
         """The size of what is held."""
         held = [self.images, *self.activations.values(), *self.gradients.values(), *self.curvatures.values()]
+        held += [] if self.attention is None else self.attention.tensors
         return sum(each.numel() * each.element_size() for each in held)
 
     def _vary(self, variation: Variation, sharing: Sharing) -> Iterator[Recordings]:
         batch = len(self.images)
         asked = [self.questions[number] for number in sharing.questions]
-        record = self.again if sharing.layers else self._not_yet
-        at_once = max(1, first_chunk(self.images[0], backward=sharing.needs.gradients) // batch)
+        record = self.again if sharing.layers or sharing.needs.attention else self._not_yet
+        at_once = max(1, first_chunk(self.images[0], backward=sharing.needs.backwards > 0) // batch)
         variants = variation(self.images, torch.Generator().manual_seed(self.conditions.seed))
         shared = replace(self.conditions, budget=self.conditions.budget.shared(len(variation)))
         left = self.conditions.budget.capped(len(variation))
         deadline = time.perf_counter() + self.conditions.budget.limit * batch
+        first = 0
         while some := list(islice(variants, min(at_once, left))):
             left -= len(some)
 
-            def run(chunk: range, some: list[Tensor] = some) -> Recordings:
+            def run(chunk: range, some: list[Tensor] = some, first: int = first) -> Recordings:
                 images = torch.cat([some[number] for number in chunk])
-                return record(images, tuple(question * len(chunk) for question in asked), sharing, shared)
+                undone = [self._put_back(variation, first + number) for number in chunk]
+                questions = tuple(tuple(back(each) for back in undone for each in question) for question in asked)
+                return record(images, questions, sharing, shared)
 
             for _, recordings in in_chunks(len(some), len(some), run):
                 yield recordings
+            first += len(some)
             if time.perf_counter() > deadline:
                 return
+
+    def _put_back(self, variation: Variation, number: int) -> Callable[[Target], Target]:
+        """Return what makes a question one about a variant in which places and boxes lie elsewhere (a reflected image)."""
+        if not isinstance(variation, Moving) or self.kind not in ("places", "boxes"):
+            return lambda target: target
+        back = put_back(variation.undo(number), self.kind, self.images.shape[2:])
+        if back is None:
+            raise MethodError(
+                f"A question about a box cannot be asked of variant {number} of the input, since it is not known where its boxes "
+                "lie in the input itself. Vary the input by what reflects it, turns it by quarters or leaves all where it is."
+            )
+        return lambda target: MovedTarget(target, back)

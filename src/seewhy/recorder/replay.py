@@ -7,16 +7,16 @@ image for each edit instead; which one a model needs is tried once, on two edits
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.errors import RecordingError
+from seewhy.recorder.listening import Listening
 from seewhy.recorder.memory import first_chunk, first_replay, is_out_of_memory
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.tape import first_tensor, with_first_tensor
@@ -52,11 +52,11 @@ class TorchReplayer:
     def chunk(self, activations: Tensor) -> int:
         """Return how many copies of activations `(channel, *grid)` to run at once."""
         copies = first_chunk(self._image[0], backward=False)
-        return max(copies, first_replay(activations)) if self._broadcasts(activations) else copies
+        return max(copies, first_replay(activations)) if self.broadcasts(activations) else copies
 
     def __call__(self, activations: Tensor) -> Tensor:
         """Return the outputs `(number, *output)` for activations `(number, channel, *grid)`."""
-        if self._broadcasts(activations[0]):
+        if self.broadcasts(activations[0]):
             try:
                 return self._run(self._image, activations)
             except RecordingError:  # the model was changed since this was found out
@@ -70,8 +70,11 @@ class TorchReplayer:
         with self._replacing(activations):
             return self._model(images, len(activations))
 
-    def _broadcasts(self, activations: Tensor) -> bool:
-        """Return whether both ways give the same for two edits; found out once for each model, layer and shape."""
+    def broadcasts(self, activations: Tensor) -> bool:
+        """Return whether one run of the body serves many edits of activations `(channel, *grid)`.
+
+        Both ways must give the same for two edits; found out once for each model, layer and shape.
+        """
         known = _broadcasting.setdefault(self._module, {})
         if self._key not in known:
             known[self._key] = self._both_ways_agree(torch.stack([activations, activations * 0.5]))
@@ -94,17 +97,16 @@ class TorchReplayer:
     @contextmanager
     def _replacing(self, activations: Tensor) -> Iterator[None]:
         """Let the layer hand on the activations instead of its own output."""
-        thread, calls = threading.get_ident(), 0
+        calls = 0
 
         def begin(_module: nn.Module, _inputs: Any) -> None:
             nonlocal calls
-            if threading.get_ident() == thread:
-                calls = 0  # the model may be run again, in another memory order
+            calls = 0  # the model may be run again, in another memory order
 
         def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             nonlocal calls
             found = first_tensor(output)
-            if found is None or threading.get_ident() != thread:
+            if found is None:
                 return None
             calls += 1
             if calls != self._call:
@@ -113,9 +115,9 @@ class TorchReplayer:
             # A copy, for layers behind that work in place; in the memory order of the layer's own output, which some insist on.
             return with_first_tensor(output, edited.clone(memory_format=_memory_order(found)))
 
-        with ExitStack() as stack:
-            stack.callback(self._module.register_forward_pre_hook(begin).remove)
-            stack.callback(self._module.get_submodule(self._layer.name).register_forward_hook(replace).remove)
+        with Listening() as listening:
+            listening.before(self._module, begin)
+            listening.after(self._module.get_submodule(self._layer.module), replace)
             yield
 
 

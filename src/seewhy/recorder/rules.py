@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from seewhy.errors import MethodError, did_you_mean
+from seewhy.recorder.watching import Watching
 
 _TITLES: dict[str, str] = {"guided": "Guided backpropagation", "deconvnet": "The deconvolutional network"}
 
@@ -125,21 +125,15 @@ def _times(name: str, count: int) -> str:
     return f"{name} ({count} {'call' if count == 1 else 'calls'})"
 
 
-class _Listening(TorchFunctionMode):
-    """Sees every torch function that this thread calls; torch takes the mode off while one is handled."""
+class _Listening(Watching):
+    """Counts activation functions, and gives ReLUs the rule."""
 
     def __init__(self, tally: Tally) -> None:
         super().__init__()
         self._tally = tally
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run one function; a ReLU by the rule."""
         name = getattr(func, "__name__", "").split(".")[0]  # "relu.default" in exported graphs
         relu = _read_relu(name, args, kwargs)
         if relu is not None:

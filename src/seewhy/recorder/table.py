@@ -7,15 +7,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
 from seewhy.errors import LayerError, did_you_mean
+from seewhy.frameworks import Shell
 from seewhy.recorder.layout import Layout
+from seewhy.recorder.tape import split_call
 from seewhy.table import Table
+from seewhy.targets import Kind
 
-LayerLike = nn.Module | str | int
-"""What a caller may give as one layer: the module, its name, a glob, "last", "-2", "all-stages" or -2."""
+LayerLike = Any
+"""What a caller may give as one layer: the layer itself, its name, a glob, "last", "-2", "all-stages" or -2."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,13 @@ class LayerRow:
     """One layer that yields a map.
 
     Attributes:
-        name: as in `named_modules()`.
+        name: as in `named_modules()`; where it runs several times on the way, with the number of the run: "backbone.conv#2".
         kind: the module's class.
         layout: how its output lies in memory, as inferred.
         stride: input pixels a cell, along each axis.
         stage: its number among the stages, from 1; None when it is inside one.
         default: whether it is taken when nothing is said.
+        joint: whether other inputs than the explained one reach it.
     """
 
     name: str
@@ -37,6 +42,17 @@ class LayerRow:
     stride: tuple[float, ...]
     stage: int | None = None
     default: bool = False
+    joint: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module's name."""
+        return split_call(self.name)[0]
+
+    @property
+    def call(self) -> int | None:
+        """Which of its runs is meant; None: it has one, or the last is."""
+        return split_call(self.name)[1]
 
 
 _SET = r"\[!?\w[\w-]*\]"
@@ -49,11 +65,13 @@ class LayerTable(Table[LayerRow]):
     Attributes:
         rows: the layers.
         others: names of the modules that ran but yield no map, with the shape of what they gave.
+        kind: what the model answers.
     """
 
-    def __init__(self, rows: Sequence[LayerRow], others: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, rows: Sequence[LayerRow], others: Mapping[str, tuple[int, ...]], kind: Kind = "classes") -> None:
         super().__init__(rows)
         self.others = dict(others)
+        self.kind = kind
 
     @property
     def default(self) -> LayerRow:
@@ -69,18 +87,18 @@ class LayerTable(Table[LayerRow]):
         """Return the rows that a caller means.
 
         Args:
-            wanted: a module of `root`, a name, a glob ("layer?"), "last", "all-stages", or -k for the k-th stage from
-                the end.
+            wanted: a layer of `root`, a name, a glob ("layer?"), "last", "all-stages", or -k for the k-th stage from the end.
             root: the model, to find a module's name.
 
         Raises:
             LayerError: there is no such layer, or it yields no map; the nearest names are told.
         """
-        if isinstance(wanted, nn.Module):
-            name = next((name for name, module in root.named_modules() if module is wanted), None)
+        own = root.name_of(wanted) if isinstance(root, Shell) and not isinstance(wanted, int) else None
+        if isinstance(wanted, nn.Module) or own is not None:
+            name = own or next((name for name, module in root.named_modules() if module is wanted), None)
             if name is None:
                 raise LayerError(f"The layer {type(wanted).__name__} is not a part of this model. Give one that is.")
-            return [self._named(name)]
+            return self._named(name)
         text = str(wanted).strip()
         if text == "last":
             return [self.default]
@@ -101,13 +119,13 @@ class LayerTable(Table[LayerRow]):
                     f"No layer that yields a map fits '{text}'. `seewhy layers` lists them. {self._examples()}"
                 )
             return found
-        return [self._named(text)]
+        return self._named(text)
 
-    def _named(self, name: str) -> LayerRow:
+    def _named(self, name: str) -> list[LayerRow]:
+        """Return the row of this name; of a module that runs several times, each run's."""
         stripped = re.sub(r"^(?:(?:module|_orig_mod)\.)+", "", name)
-        for row in self.rows:
-            if row.name in (name, stripped):
-                return row
+        if found := [row for row in self.rows if {row.name, row.module} & {name, stripped}]:
+            return found
         if name in self.others or stripped in self.others:
             shape = self.others.get(name) or self.others[stripped]
             raise LayerError(
@@ -165,12 +183,13 @@ def with_stages(rows: Sequence[LayerRow], default: str, kinds: dict[str, str]) -
         kinds: names of the modules that are made of others, and their class.
     """
     chosen = next(row for row in rows if row.name == default)
+    blocks = blocks_of(rows, kinds)
     places = [
         row
         for row in rows
-        if math.prod(row.layout.grid) > 1 and not in_attention(row.name, kinds) and not _inside_block(row, rows, kinds)
+        if math.prod(row.layout.grid) > 1 and not in_attention(row.name, kinds) and not inside_block(row, blocks)
     ]
-    stages = _last_of_each_grid([row for row in places if row.name in kinds])
+    stages = _last_of_each_grid([row for row in places if row.module in kinds])
     if len(stages) < 2:
         stages = _last_of_each_grid(places)
     if len(stages) < 2:
@@ -181,6 +200,13 @@ def with_stages(rows: Sequence[LayerRow], default: str, kinds: dict[str, str]) -
     ]
     order = {row.name: number for number, row in enumerate([*before, chosen], start=1)}
     return tuple(replace(row, stage=order.get(row.name), default=row.name == default) for row in rows)
+
+
+def made_of_others(root: nn.Module) -> dict[str, str]:
+    """Return the names of the modules that are made of others, and their class."""
+    return {
+        name: type(module).__name__ for name, module in root.named_modules() if any(True for _ in module.children())
+    }
 
 
 def ancestors(name: str) -> list[str]:
@@ -194,25 +220,27 @@ def in_attention(name: str, kinds: dict[str, str]) -> bool:
     return any("attention" in kind or "attn" in kind for kind in above)
 
 
-def _inside_block(row: LayerRow, rows: Sequence[LayerRow], kinds: dict[str, str]) -> bool:
-    """Return whether a layer is a step inside a block that changes the grid: part of the way, not a place to stop.
+def blocks_of(rows: Sequence[LayerRow], kinds: dict[str, str]) -> dict[str, set[tuple[int, ...]]]:
+    """Return the modules that are blocks, and the grids they give.
 
     A block knows at most two grids, the one it takes and the one it gives; a backbone knows more. `Sequential` is no block.
     """
-    above = set(ancestors(row.name))
-    blocks = [
-        other
-        for other in rows
-        if other.name in above
-        and kinds.get(other.name) not in ("Sequential", "ModuleList")
-        and other.layout.grid != row.layout.grid
-    ]
-    return any(len(_grids_inside(block.name, rows)) <= 2 for block in blocks)
+    inside: dict[str, set[tuple[int, ...]]] = {}
+    gives: dict[str, set[tuple[int, ...]]] = {}
+    for row in rows:
+        gives.setdefault(row.module, set()).add(row.layout.grid)
+        for name in ancestors(row.name) if math.prod(row.layout.grid) > 1 else ():
+            inside.setdefault(name, set()).add(row.layout.grid)
+    return {
+        name: grids
+        for name, grids in gives.items()
+        if len(inside.get(name, ())) <= 2 and kinds.get(name) not in ("Sequential", "ModuleList")
+    }
 
 
-def _grids_inside(name: str, rows: Sequence[LayerRow]) -> set[tuple[int, ...]]:
-    grids = {row.layout.grid for row in rows if row.name.startswith(f"{name}.")}
-    return {grid for grid in grids if math.prod(grid) > 1}
+def inside_block(row: LayerRow, blocks: Mapping[str, set[tuple[int, ...]]]) -> bool:
+    """Return whether a layer is a step inside a block that changes the grid: part of the way, not a place to stop."""
+    return any(blocks.get(name, set()) - {row.layout.grid} for name in ancestors(row.name))
 
 
 def _last_of_each_grid(rows: Sequence[LayerRow]) -> list[LayerRow]:

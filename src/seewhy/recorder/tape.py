@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.errors import LayerError
+from seewhy.recorder.listening import Listening
+from seewhy.recorder.torchvision_detectors import Inside
+from seewhy.targets import Kind
+
+if TYPE_CHECKING:
+    from seewhy.recorder.attention import AttentionTap
 
 
 @dataclass
@@ -25,7 +30,10 @@ class Tape:
         begun: whether the graph has begun already, at the input.
         note: called with each layer's name and output instead of keeping it.
         forwards: how often the model was run.
+        attention: notes attention weights meanwhile.
         calls: how often each layer ran in the last run.
+        kind: what the model answered in the last run.
+        inside: what it made of its input before its first layer, where it scales and pads pictures itself.
     """
 
     gradients: bool
@@ -33,11 +41,13 @@ class Tape:
     begun: bool = False
     note: Callable[[str, Tensor], None] | None = None
     forwards: int = 0
+    attention: AttentionTap | None = None
 
     def __post_init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
         self.calls: Counter[str] = Counter()
-        self._thread = threading.get_ident()
+        self.kind: Kind = "classes"
+        self.inside: Inside | None = None
 
     def last(self, name: str) -> Tensor:
         """Return what the layer gave when it ran last."""
@@ -50,29 +60,34 @@ class Tape:
     def clear(self) -> None:
         """Forget what was kept."""
         self._kept.clear()
-        self.calls.clear()
 
     @contextmanager
     def on(self, root: nn.Module, names: Sequence[str]) -> Iterator[None]:
         """Listen to these layers; every hook is gone afterwards, also after an exception."""
-        with ExitStack() as stack:
+        self.calls.clear()
+        with Listening() as listening:
+            if self.attention is not None:
+                self.attention.insist = self.insist
+                listening.enter_context(self.attention.on(root))
             for name in names:
-                handle = root.get_submodule(name).register_forward_hook(self._hook(name))
-                stack.callback(handle.remove)
+                part, call = split_call(name)
+                listening.after(root.get_submodule(part), self._hook(name, call))
             if self.insist:
                 for module in root.modules():
-                    stack.callback(module.register_forward_pre_hook(self._switch_on).remove)
+                    listening.before(module, self._switch_on)
             yield
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+    def _hook(self, name: str, call: int | None) -> Callable[[nn.Module, Any, Any], Any]:
         def hear(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             found = first_tensor(output)
-            if found is None or threading.get_ident() != self._thread:
-                return None  # another thread runs the same model for its own ends
+            if found is None:
+                return None
+            self.calls[name] += 1
             if self.note is not None:
                 self.note(name, found)
                 return None
-            self.calls[name] += 1
+            if call not in (None, self.calls[name]):
+                return None  # another of its runs is meant
             # What is handed on is a copy: the next layer may work in place, and the record must not change with it.
             if not self.gradients:
                 self._kept[name] = found.clone()
@@ -85,8 +100,14 @@ class Tape:
         return hear
 
     def _switch_on(self, _module: nn.Module, _inputs: Any) -> None:
-        if (self._kept or self.begun) and threading.get_ident() == self._thread:
+        if self._kept or self.begun:
             torch.set_grad_enabled(True)
+
+
+def split_call(name: str) -> tuple[str, int | None]:
+    """Return the module's name and which of its runs is meant ("backbone.conv#2"), None where the last is."""
+    module, mark, number = name.rpartition("#")
+    return (module, int(number)) if mark and number.isdigit() else (name, None)
 
 
 def first_tensor(output: Any) -> Tensor | None:

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.errors import LayerError, MethodError
+from seewhy.frameworks import Shell
+from seewhy.kept import frozen
 from seewhy.recorder.biases import BiasShare, BiasTap, merged
 from seewhy.recorder.borrow import borrowed
 from seewhy.recorder.differentiate import derivatives, factors
-from seewhy.recorder.engine import Score
+from seewhy.recorder.engine import Rule, Score
 from seewhy.recorder.folding import Folded, fold
 from seewhy.recorder.forward import Forward, despite_overwriting
+from seewhy.recorder.propagation import Propagation
 from seewhy.recorder.replay import TorchReplayer
-from seewhy.recorder.rules import note, refusal, relu_rule
+from seewhy.recorder.rules import Tally, note, refusal, relu_rule
 from seewhy.recorder.table import LayerRow
 from seewhy.recorder.tape import Tape
 from seewhy.targets import Target
@@ -45,8 +48,20 @@ class TorchBackend:
 
     def rehearse(self, image: Tensor) -> None:
         """Find out with one image `(1, channel, *space)` which batch normalisations to fold while the model is held."""
+        if isinstance(self._forward.module, Shell):
+            return  # its normalisations are not torch's
         two = torch.cat([image, image.flip(-1) / 2])
         self._folded = fold(self._forward.module, lambda: self.outputs(two))
+
+    @property
+    def most(self) -> int | None:
+        """The most images that the model is given at once, where it says."""
+        return self._forward.module.batch if isinstance(self._forward.module, Shell) else None
+
+    @property
+    def folded_pairs(self) -> int:
+        """How many batch normalisations are folded now."""
+        return 0 if self._folded is None else len(self._folded.pairs)
 
     def _run(self, run: Callable[[], Result]) -> Result:
         return run() if self._folded is None else self._folded(run)
@@ -56,7 +71,7 @@ class TorchBackend:
         placed = self._forward.placed(images)
         return self._run(lambda: self._forward.run(placed, (), Tape(gradients=False))).detach()
 
-    def derivatives(self, images: Tensor, score: Score, rule: str | None) -> tuple[Tensor, Tensor]:
+    def derivatives(self, images: Tensor, score: Score, rule: Rule) -> tuple[Tensor, Tensor]:
         """Return the scores `(number,)` and their derivatives `(number, channel, *space)` by the images, float32.
 
         Raises:
@@ -64,11 +79,12 @@ class TorchBackend:
             LayerError: the model cannot be differentiated down to its input.
         """
         # With its backward, in which a model that saves memory runs parts of its forward again.
-        return self._run(lambda: despite_overwriting(lambda: self._derivatives(images, score, rule)))
+        return self._run(lambda: despite_overwriting(lambda: self.plain_derivatives(images, score, rule)))
 
-    def _derivatives(self, images: Tensor, score: Score, rule: str | None) -> tuple[Tensor, Tensor]:
-        with _frozen(self._forward.module):
-            with relu_rule(rule) if rule else nullcontext() as tally:
+    def plain_derivatives(self, images: Tensor, score: Score, rule: Rule) -> tuple[Tensor, Tensor]:
+        """Return the same of a model that is run as it is: it fails where the model overwrites what a derivative needs."""
+        with frozen(self._forward.module), rule.on() if isinstance(rule, Propagation) else nullcontext():
+            with self._by_rule(rule) if isinstance(rule, str) else nullcontext() as tally:
                 leaf, outputs = self._connected(images)
                 with torch.enable_grad():
                     scores = score(outputs)
@@ -81,6 +97,13 @@ class TorchBackend:
             raise LayerError(_NOT_DOWN_TO_INPUT)
         return scores.detach().float(), gradients.float()
 
+    @contextmanager
+    def _by_rule(self, rule: str) -> Iterator[Tally]:
+        """Give ReLUs another derivative meanwhile; those of another framework their own way."""
+        module = self._forward.module
+        with relu_rule(rule) as tally, module.by_rule(tally) if isinstance(module, Shell) else nullcontext():
+            yield tally
+
     def bias_shares(self, images: Tensor, score: Score) -> list[BiasShare]:
         """Return what every bias contributes to the scores of these images."""
         return despite_overwriting(lambda: self._bias_shares(images, score))
@@ -88,7 +111,7 @@ class TorchBackend:
     def _bias_shares(self, images: Tensor, score: Score) -> list[BiasShare]:
         tap = BiasTap(images.ndim - 2)
         leaves, outputs = [], []
-        with _frozen(self._forward.module), tap.on(self._forward.module), torch.enable_grad():
+        with frozen(self._forward.module), tap.on(self._forward.module), torch.enable_grad():
             for image in torch.split(images, 1):
                 tap.begin()
                 leaf, output = self._connected(image)
@@ -133,27 +156,17 @@ class Scorer(nn.Module):
     def __init__(self, forward: Forward, target: Target) -> None:
         super().__init__()
         self.model = forward.module
-        self.read = forward.scores
+        self._about = forward
         self.target = target
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return each image's score."""
-        outputs = self.read(self.model(images), len(images))
-        return torch.stack([self.target(output) for output in outputs])
+        return torch.stack([self.target(output) for output in self.outputs(images)])
 
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Want no gradient of any parameter meanwhile: what only those would need is then not kept."""
-    wanted = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.is_leaf]
-    for parameter in wanted:
-        parameter.requires_grad = False
-    try:
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad = True
+    def outputs(self, images: Tensor) -> Tensor:
+        """Return the model's scores `(number, *output)`."""
+        return self._about.scores(images)
 
 
 def double_differentiable() -> AbstractContextManager[Any]:

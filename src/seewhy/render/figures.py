@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
 from collections import Counter
@@ -10,32 +9,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from seewhy.errors import RenderError
 from seewhy.explanation import Explanation
-from seewhy.reading import Scaling, View
-from seewhy.render.colour import colormap_name
-from seewhy.render.overlay import caption, overlay, scale_words
+from seewhy.images.display import Channels
+from seewhy.reading import Scaling
+from seewhy.render.lines import line_figure
+from seewhy.render.overlay import RGB, caption, overlay, warnings, with_channels
+from seewhy.render.page import BAR_LENGTH, LETTER, Page, colour_bar
+from seewhy.render.volumes import Slices, volume_figure
 
 _CELL = 2.6  # inches: the side of a square cell; others have its area
 _NARROWEST = 1.5  # inches: below this no label can be read
 _CELL_PIXELS = 520  # longest side of a cell's picture: more is not seen at this size
-_LETTER = 0.068  # inches: a letter of a cell's label
-_BAR_LENGTH, _BAR_WIDTH = 4.0, 0.13  # inches
-
-
-class _Drawn(Figure):
-    """A figure that a notebook shows by itself, without pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        return figure_bytes(self)
+_PICTURES_A_ROW = 4
 
 
 def figure(
@@ -45,31 +37,47 @@ def figure(
     opacity: float = 0.75,
     colormap: str | None = None,
     scaling: Scaling | float | None = None,
+    channels: Channels = None,
+    slices: Slices = "top",
+    axis: int = 0,
 ) -> Figure:
     """Draw one explanation as picture, overlay and map, or several as a grid of overlays with the picture first.
+
+    Signals are drawn as one line a channel, the map behind it; of volumes and videos, slices are shown. Explanations of different
+    pictures are drawn side by side, each below its own picture.
 
     Args:
         explanations: one or more; a label over each says in what it differs from the others.
         columns: cells a row; None: a page wider than high, where what is compared stands side by side: with two targets,
             each method's two maps are neighbours.
-        opacity, colormap, scaling: as in :func:`seewhy.render.overlay`.
+        opacity, colormap, scaling, channels: as in :func:`seewhy.render.overlay`; of a signal, channels are the lines that
+            are drawn.
+        slices: of a volume, the "top" ones (with the most of the map), or those "even"ly spread; or their numbers.
+        axis: of a volume, the axis that is cut, 0 to 2 in the input's order.
 
     Raises:
-        RenderError: nothing to draw, an argument out of range, or maps that are not two-dimensional.
+        RenderError: nothing to draw, an argument out of range, or maps of different numbers of axes.
     """
     if not explanations:
         raise RenderError("There is no explanation to draw.")
     if columns is not None and columns < 1:
         raise RenderError(f"columns={columns} must be at least 1.")
-    style = {"opacity": opacity, "colormap": colormap, "scaling": scaling}
+    if not 0 <= opacity <= 1:
+        raise RenderError(f"opacity={opacity} must be 0 to 1.")
+    style: dict[str, Any] = {"opacity": opacity, "colormap": colormap, "scaling": scaling}
+    axes = {len(each.geometry.axes) for each in explanations}
+    if axes == {1}:
+        return line_figure(explanations, labels(explanations), channels=channels, **style)
+    if axes == {3}:
+        return volume_figure(explanations, labels(explanations), channels=channels, slices=slices, axis=axis, **style)
+    if axes != {2}:
+        raise RenderError(
+            f"Maps of {' and '.join(map(str, sorted(axes)))} axes cannot share a figure. Draw each alone."
+        )
+    explanations = [with_channels(each, channels) for each in explanations]
+    if len(explanations) > 1 and not all(_same_picture(each, explanations[0]) for each in explanations):
+        return _beside(explanations, columns, style)
     return _single(explanations[0], style) if len(explanations) == 1 else _grid(explanations, columns, style)
-
-
-def figure_bytes(drawn: Figure, kind: str = "png") -> bytes:
-    """Return a figure as the bytes of a file."""
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format=kind, dpi=120)
-    return buffer.getvalue()
 
 
 def _single(explanation: Explanation, style: dict[str, Any]) -> Figure:
@@ -79,16 +87,20 @@ def _single(explanation: Explanation, style: dict[str, Any]) -> Figure:
         (overlay(_without_picture(explanation), max_side=_CELL_PIXELS, **{**style, "opacity": 1.0}), "map"),
     )
     width, height = _cell(explanation)
+    with_shares = explanation.colours is not None and len(explanation.colours) > RGB
+    count = len(pictures) + with_shares
     stacked = width > 2 * _CELL  # three very wide pictures beside each other would be three lines
-    across, down = (width, 3 * (height + 0.3)) if stacked else (3 * width, height + 0.3)
+    across, down = (width, count * (height + 0.3)) if stacked else (count * width, height + 0.3)
     across = max(across, 2 * _CELL) + 1.2
-    told = [*caption(explanation), *map(str, explanation.diagnosis)]
-    lines = [part for line in told for part in textwrap.wrap(line, int(across / _LETTER))]
-    drawn = _Drawn(figsize=(across, down + 0.2 + 0.16 * len(lines)), layout="constrained")
-    axes = list(drawn.subplots(3, 1) if stacked else drawn.subplots(1, 3))
-    for ax, (picture, title) in zip(axes, pictures, strict=True):
+    told = [*caption(explanation), *warnings(explanation)]
+    lines = [part for line in told for part in textwrap.wrap(line, int(across / LETTER))]
+    drawn = Page(figsize=(across, down + 0.2 + 0.16 * len(lines)), layout="constrained")
+    axes = list(drawn.subplots(count, 1) if stacked else drawn.subplots(1, count))
+    for ax, (picture, title) in zip(axes, pictures, strict=False):
         _show(ax, picture, title)
-    _colour_bar(drawn, axes, explanation.view, style, upright=min(down, _BAR_LENGTH))
+    if with_shares:
+        _show_shares(axes[-1], explanation)
+    colour_bar(drawn, axes, explanation.view, style, upright=min(down, BAR_LENGTH))
     drawn.suptitle("\n".join(lines), fontsize=9, parse_math=False)
     return drawn
 
@@ -98,17 +110,17 @@ def _grid(explanations: Sequence[Explanation], columns: int | None, style: dict[
     words = _telling(explanations)
     together = _neighbours(words)
     usual = _usual_target(explanations)
-    labels = ["\n".join(_fitted(word, width) for word in each if word != usual) for each in words]
-    labels = [
+    names = ["\n".join(_fitted(word, width) for word in each if word != usual) for each in words]
+    names = [
         label + "".join(f"\n[{f.code}]" for f in each.diagnosis)
-        for label, each in zip(labels, explanations, strict=True)
+        for label, each in zip(names, explanations, strict=True)
     ]
     places, answer = _places(len(explanations), columns, together, width / height)
     rows, across = (1 + max(place[axis] for place in [*places, answer or (0, 0)]) for axis in (0, 1))
-    height += 0.15 * (2 + max(label.count("\n") for label in labels)) + 0.1
-    page = max(across * width, _BAR_LENGTH) + 0.2
-    title = textwrap.wrap(_common(explanations), int(page / _LETTER))
-    drawn = _Drawn(figsize=(page, rows * height + 0.7 + 0.16 * len(title)), layout="constrained")
+    height += 0.15 * (2 + max(label.count("\n") for label in names)) + 0.1
+    page = max(across * width, BAR_LENGTH) + 0.2
+    title = textwrap.wrap(_common(explanations), int(page / LETTER))
+    drawn = Page(figsize=(page, rows * height + 0.7 + 0.16 * len(title)), layout="constrained")
     cells = drawn.subplots(rows, across, squeeze=False)
     axes = list(cells.flat)
     for ax in axes:
@@ -117,16 +129,45 @@ def _grid(explanations: Sequence[Explanation], columns: int | None, style: dict[
     if answer is not None:
         _tell_answer(cells[answer], explanations[0], width)
     costs = len({each.method for each in explanations}) > 1
-    for place, explanation, label in zip(places, explanations, labels, strict=True):
+    for place, explanation, label in zip(places, explanations, names, strict=True):
         _show(cells[place], overlay(explanation, max_side=_CELL_PIXELS, **style), label)
         if costs:
             _tell_cost(cells[place], explanation)
     told = "; under each: its runs of the model, and seconds beyond the recording that all share" if costs else ""
     told += f" ({explanations[0].shared.seconds:.2f} s)" if costs else ""
     for view in sorted({explanation.view for explanation in explanations}):
-        _colour_bar(drawn, axes, view, style, told=told)
+        colour_bar(drawn, axes, view, style, told=told)
     drawn.suptitle("\n".join(title), fontsize=9, parse_math=False)
     return drawn
+
+
+def _beside(explanations: Sequence[Explanation], columns: int | None, style: dict[str, Any]) -> Figure:
+    """Draw explanations of different pictures: in each column a picture, and its map below."""
+    columns = min(len(explanations), columns or _PICTURES_A_ROW)
+    width, height = (max(side) for side in zip(*map(_cell, explanations), strict=True))
+    rows = 2 * math.ceil(len(explanations) / columns)
+    page = max(columns * width, BAR_LENGTH) + 0.2
+    title = textwrap.wrap(_common(explanations), int(page / LETTER))
+    drawn = Page(figsize=(page, rows * (height + 0.45) + 0.7 + 0.16 * len(title)), layout="constrained")
+    cells = drawn.subplots(rows, columns, squeeze=False)
+    for ax in cells.flat:
+        ax.set_axis_off()
+    for number, each in enumerate(explanations):
+        row, column = divmod(number, columns)
+        told = f"{each.target}: {each.score:.3g}" + "".join(f" [{finding.code}]" for finding in each.diagnosis)
+        _show(cells[2 * row, column], _original(each), _fitted(each.name, width))
+        _show(cells[2 * row + 1, column], overlay(each, max_side=_CELL_PIXELS, **style), _fitted(told, width))
+    for view in sorted({each.view for each in explanations}):
+        colour_bar(drawn, list(cells.flat), view, style)
+    drawn.suptitle("\n".join(title), fontsize=9, parse_math=False)
+    return drawn
+
+
+def _same_picture(one: Explanation, other: Explanation) -> bool:
+    """Return whether two explanations are of one picture."""
+    if one.image is None or other.image is None:
+        return one.image is other.image and one.name == other.name and one.geometry == other.geometry
+    return one.image is other.image or np.array_equal(one.image, other.image)
 
 
 def _common(explanations: Sequence[Explanation]) -> str:
@@ -141,7 +182,11 @@ def _common(explanations: Sequence[Explanation]) -> str:
     if (usual := _usual_target(explanations)) is not None:
         words = {"for ": f"{usual}, where nothing else is said,", **words}
     told = f"{one.model}: evidence " + " ".join(word + value for word, value in words.items())
-    unseen = "" if one.seen.all() else " (grey, hatched: cropped away, never seen by the model)"
+    unseen = (
+        ""
+        if all(each.seen.all() for each in explanations)
+        else " (grey, hatched: cropped away, never seen by the model)"
+    )
     return told + unseen
 
 
@@ -160,7 +205,9 @@ def _tell_cost(ax: Axes, explanation: Explanation) -> None:
 
 def _tell_answer(ax: Axes, explanation: Explanation, width: float) -> None:
     """Write the likeliest classes into an empty cell, beside the picture."""
-    words = [_fitted(f"{p.probability:.1%} {p.name}", width).partition("\n")[0] for p in explanation.prediction]
+    covered = any(p.means == "area" for p in explanation.prediction)
+    words = ["of the picture:"] if covered else []
+    words += [_fitted(f"{p.probability:.1%} {p.name}", width).partition("\n")[0] for p in explanation.prediction]
     ax.text(
         0.03, 0.97, "\n".join(words), fontsize=8, va="top", linespacing=1.5, transform=ax.transAxes, parse_math=False
     )
@@ -168,10 +215,6 @@ def _tell_answer(ax: Axes, explanation: Explanation, width: float) -> None:
 
 def _cell(explanation: Explanation) -> tuple[float, float]:
     """Return a cell's width and height in inches: the picture's proportions, the same area for all."""
-    if len(explanation.geometry.axes) != 2:
-        raise RenderError(
-            f"A figure needs maps of two axes; '{explanation.name}' has {len(explanation.geometry.axes)}. Use .raw."
-        )
     height, width = explanation.geometry.original_shape
     side = math.sqrt(width / height)
     return min(3 * _CELL, max(_NARROWEST, _CELL * side)), min(2 * _CELL, max(0.4, _CELL / side))
@@ -199,6 +242,15 @@ def _places(count: int, columns: int | None, together: int, proportions: float) 
     return places, (0, 1) if first > 1 else None
 
 
+def labels(explanations: Sequence[Explanation]) -> list[str]:
+    """Return for each explanation in what it differs from the others, and codes of what is wrong with it."""
+    words = _telling(explanations)
+    return [
+        ", ".join(each) + "".join(f" [{finding.code}]" for finding in explanation.diagnosis)
+        for each, explanation in zip(words, explanations, strict=True)
+    ]
+
+
 def _telling(explanations: Sequence[Explanation]) -> list[tuple[str, ...]]:
     """Return for each explanation the words in which it differs from others: method, layer, target, picture."""
     parts = [
@@ -220,7 +272,7 @@ def _neighbours(words: Sequence[tuple[str, ...]]) -> int:
 
 def _fitted(word: str, inches: float) -> str:
     """Return a label that fits a cell: on at most two lines, its middle left out when it is longer still."""
-    letters = int(inches / _LETTER)
+    letters = int(inches / LETTER)
     if len(word) > 2 * letters:
         word = f"{word[: letters - 1]}…{word[-letters:]}"
     lines = textwrap.wrap(word, letters)
@@ -232,11 +284,13 @@ def _heading(explanation: Explanation, width: float) -> str:
     best = explanation.prediction[0] if explanation.prediction else None
     if best is None or math.isnan(best.probability):
         return _fitted(explanation.name, width)
+    if best.means == "area":
+        return f"covers most:\n{_fitted(f'{best.name} {best.probability:.0%}', width)}"
     return f"the model's answer:\n{_fitted(f'{best.name} {best.probability:.0%}', width)}"
 
 
 def _original(explanation: Explanation) -> Image.Image:
-    return overlay(explanation, opacity=0.0, max_side=_CELL_PIXELS)
+    return overlay(replace(explanation, outline=None), opacity=0.0, max_side=_CELL_PIXELS)
 
 
 def _without_picture(explanation: Explanation) -> Explanation:
@@ -251,39 +305,11 @@ def _show(ax: Axes, picture: Image.Image, title: str) -> None:
     ax.set_axis_off()
 
 
-def _colour_bar(
-    drawn: Figure,
-    axes: list[Axes],
-    view: View,
-    style: dict[str, Any],
-    *,
-    upright: float | None = None,
-    told: str = "",
-) -> None:
-    """Add a bar that says what the colours mean: below the axes, or beside them with a height of `upright` inches.
-
-    Args:
-        drawn, axes, view, style: what is drawn, and how.
-        upright: the height; None: below.
-        told: what else to say below it.
-    """
-    low = -1 if view == "signed" else 0
-    scale = ScalarMappable(Normalize(low, 1), mpl.colormaps[colormap_name(view, style["colormap"])])
-    width, height = drawn.get_size_inches()
-    length, room = (_BAR_LENGTH, width) if upright is None else (upright, height)
-    share = min(0.8, length / room)
-    bar = drawn.colorbar(
-        scale,
-        ax=axes,
-        location="bottom" if upright is None else "right",
-        shrink=share,
-        aspect=share * room / _BAR_WIDTH,
-        pad=0.01,
-    )
-    words = scale_words(view)
-    bar.set_ticks([low + place * (1 - low) for place, _ in words], labels=[word for _, word in words])
-    bar.ax.tick_params(labelsize=7)
-    if upright is None:
-        number = isinstance(style["scaling"], int | float)
-        scale_told = f"one scale: the end is {style['scaling']:g}" if number else "each map on its own scale"
-        bar.set_label(f"{scale_told}{told}", fontsize=7)
+def _show_shares(ax: Axes, explanation: Explanation) -> None:
+    """Draw how much of the map came from each channel of the input."""
+    shares = explanation.channel_shares()
+    ax.bar(np.arange(len(shares)), 100 * shares, color="0.35")
+    ax.set_title("share of each channel, %", fontsize=8)
+    ax.set_xlabel("channel", fontsize=7)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.tick_params(labelsize=7)

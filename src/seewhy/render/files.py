@@ -10,6 +10,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import numpy as np
 
 from seewhy.errors import RenderError
 from seewhy.explanation import Explanation, Prediction
-from seewhy.render.figures import figure, figure_bytes
+from seewhy.render.figures import figure
 from seewhy.render.overlay import overlay
+from seewhy.render.page import figure_bytes
+from seewhy.render.volumes import animation
 
 PICTURE_SIDE = 1280
 """Longest side of a saved overlay, in pixels, unless max_side says otherwise: what a screen shows."""
@@ -36,6 +39,7 @@ def save(explanation: Explanation, path: str | os.PathLike[str], **style: Any) -
         ".npz": lambda: _npz(explanation),
         ".json": lambda: json.dumps(as_json(explanation)).encode(),
         ".html": lambda: _page(explanation.name, html_fragment(explanation, **style)).encode(),
+        ".gif": lambda: animation(explanation, **style),
         **{ending: lambda: picture_bytes(explanation, _PICTURES[kind], **style) for ending in _PICTURES},
         **{ending: lambda: figure_bytes(figure([explanation], **style), _FIGURES[kind]) for ending in _FIGURES},
     }
@@ -67,7 +71,9 @@ def png_bytes(explanation: Explanation) -> bytes:
 
 
 def picture_bytes(explanation: Explanation, kind: str, **style: Any) -> bytes:
-    """Return the overlay with its legend as the bytes of a picture file."""
+    """Return the overlay with its legend, or a signal's or volume's figure, as the bytes of a picture file."""
+    if len(explanation.geometry.axes) != 2:
+        return figure_bytes(figure([explanation], **style), kind.casefold())
     drawn = overlay(explanation, **{"legend": True, "max_side": PICTURE_SIDE, **style})
     buffer = io.BytesIO()
     # Photographs hardly shrink further at higher levels; runs of equal bytes are what this finds, in half the time.
@@ -86,9 +92,16 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "target_index": explanation.target_index,
         "score": _number(explanation.score),
         "prediction": [
-            {"index": p.index, "name": p.name, "score": _number(p.score), "probability": _number(p.probability)}
+            {
+                "index": p.index,
+                "name": p.name,
+                "score": _number(p.score),
+                "probability": _number(p.probability),
+                "means": p.means,
+            }
             for p in explanation.prediction
         ],
+        "detections": [asdict(found) for found in explanation.detections],
         "method": explanation.method,
         "options": {
             name: value if isinstance(value, _PLAIN) else str(value) for name, value in explanation.options.items()
@@ -101,6 +114,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "shows": explanation.shows,
         "evidence": {name: _number(value) for name, value in explanation.evidence.items()},
         "view": explanation.view,
+        "channel_shares": None if explanation.colours is None else explanation.channel_shares().round(6).tolist(),
         "cost": {
             "forwards": explanation.cost.forwards,
             "backwards": explanation.cost.backwards,
@@ -115,7 +129,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
 
 
 def html_fragment(explanation: Explanation, **style: Any) -> str:
-    """Return a figure with picture (where the map has two axes), top five and what is known, as escaped HTML in one piece."""
+    """Return a figure with picture, top five and what is known, as escaped HTML in one piece."""
     rows = "".join(
         f"<tr><td>{html.escape(p.name)}</td><td style='text-align:right'>{_chance(p)}</td></tr>"
         for p in explanation.prediction
@@ -126,14 +140,15 @@ def html_fragment(explanation: Explanation, **style: Any) -> str:
     told += [("attention", str(finding)) for finding in explanation.diagnosis]
     told += [("note", note) for note in explanation.notes]
     facts = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in told)
-    flat = explanation.raw.ndim == 2
-    image = _image_tag(picture_bytes(explanation, "PNG", **style), explanation.target) if flat else ""
+    image = _image_tag(picture_bytes(explanation, "PNG", **style), explanation.target)
     return f"<figure style='font-family:sans-serif'>{image}<table>{rows}</table><dl>{facts}</dl></figure>"
 
 
 def _chance(prediction: Prediction) -> str:
-    """Return a class's probability, or its score where a probability has no meaning."""
-    return f"{prediction.score:.4g}" if math.isnan(prediction.probability) else f"{prediction.probability:.1%}"
+    """Return a class's probability, or its score where a probability has no meaning; or what it covers."""
+    if math.isnan(prediction.probability):
+        return f"{prediction.score:.4g}"
+    return f"{prediction.probability:.1%}{' of the picture' if prediction.means == 'area' else ''}"
 
 
 def _image_tag(png: bytes, words: str) -> str:

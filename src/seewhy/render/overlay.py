@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import distance_transform_edt
 
 from seewhy.errors import RenderError
 from seewhy.explanation import Explanation
+from seewhy.images import picture_of
+from seewhy.images.display import Channels
 from seewhy.reading import Scaling, Shows, View
 from seewhy.render.colour import colormap_name, colours
 
@@ -20,7 +24,15 @@ _UNSEEN_DIM = 0.45
 _PICTURE_GREY = 190
 _COVER_POWER = 1.5  # weak evidence leaves the picture clear: what lies below a strong place can be told from fog
 _LEGEND_SIDE = 320  # with a legend, a picture smaller than this is enlarged
+_OUTLINED_SIDE = 64  # in a smaller picture the dark edges of an outline would hide what it encloses
 _LEGEND_LETTERS = 24  # a legend is at least as wide as this many heights of its letters
+_MOST_BOXES, _LEAST_SURE = 20, 0.3  # of a detector, the most confident
+RGB = 3
+"""Channels of an ordinary picture: of more, those that mattered most are named."""
+
+_NAMED = 4  # that many of them
+_PICTURE_NOTE = "picture: "
+
 _INK, _PAPER, _WARNING = (32, 32, 32), (255, 255, 255), (160, 60, 0)
 
 
@@ -32,6 +44,7 @@ def overlay(
     scaling: Scaling | float | None = None,
     max_side: int | None = None,
     legend: bool = False,
+    channels: Channels = None,
 ) -> Image.Image:
     """Lay the map over the original picture; the stronger the map, the more it covers. What was not seen is dark and grey.
 
@@ -43,6 +56,8 @@ def overlay(
         max_side: the longest side of the result, in pixels; None: the original's size.
         legend: with a strip below that holds the colour bar and says what is shown; a tiny picture is then enlarged by a
             whole factor, and a narrow one stands on wider paper.
+        channels: of an input whose channels are not a picture's, one (in grey) or three (as red, green and blue), counted from
+            0, each from its 1st to its 99th percentile: (3, 2, 1) or "3,2,1". None: the mean of all.
 
     Returns:
         RGB image; without a legend and max_side of the original's size.
@@ -54,8 +69,9 @@ def overlay(
         raise RenderError(f"opacity={opacity} must be 0 to 1.")
     if len(explanation.geometry.axes) != 2:
         raise RenderError(
-            f"An overlay needs a map of two axes; this one has {len(explanation.geometry.axes)}. Use .raw."
+            f"An overlay needs a map of two axes; this one has {len(explanation.geometry.axes)}. Use .figure() or .save()."
         )
+    explanation = with_channels(explanation, channels)
     shape = _shape(explanation.geometry.original_shape, max_side, enlarge=legend)
     name = colormap_name(explanation.view, colormap)
     values = explanation.scaled(explanation.scaling if scaling is None else scaling, shape=shape)
@@ -65,7 +81,28 @@ def overlay(
     seen = explanation.geometry.viewed_at(shape).seen()
     if not seen.all():
         drawn = Image.composite(drawn, _unseen(picture), Image.fromarray(seen.astype(np.uint8) * np.uint8(255)))
+    if explanation.detections:
+        drawn = _with_boxes(drawn, explanation)
+    if explanation.outline is not None:
+        drawn = _outlined(drawn, explanation.outline)
     return _with_legend(drawn, explanation, name) if legend else drawn
+
+
+def with_channels(explanation: Explanation, channels: Channels) -> Explanation:
+    """Return the explanation with its picture made of some of the input's channels; as it is where none are chosen.
+
+    Raises:
+        RenderError: the input is a picture already, or has no such channels.
+    """
+    if channels is None:
+        return explanation
+    if explanation.input is None:
+        raise RenderError(
+            f"channels={channels!r}: '{explanation.name}' is a picture already, shown in its own colours."
+        )
+    picture, told = picture_of(explanation.input, channels)
+    rest = tuple(note for note in explanation.notes if not note.startswith(_PICTURE_NOTE))
+    return replace(explanation, image=picture, notes=(*rest, _PICTURE_NOTE + told))
 
 
 def heat(explanation: Explanation, *, colormap: str | None = None) -> npt.NDArray[np.uint8]:
@@ -84,14 +121,40 @@ def caption(explanation: Explanation) -> list[str]:
     ]
     if any(note.startswith("preprocessing assumed") for note in explanation.notes):
         lines.append("how pictures are prepared for this model was assumed")
+    shown = [note.partition(";")[0] for note in explanation.notes if note.startswith(_PICTURE_NOTE)]
+    lines += [*shown, *_channels_that_mattered(explanation)]
     return lines if explanation.seen.all() else [*lines, "grey, hatched: cropped away, never seen by the model"]
+
+
+def warnings(explanation: Explanation) -> list[str]:
+    """Return what a reader must know before believing the map: that it was cut short, and what is wrong with it."""
+    told = []
+    if explanation.cut_short is not None:
+        made, planned = explanation.cut_short
+        told.append(f"Cut short after {made:,} of {planned:,} runs: a first estimate.")
+    return [*told, *map(str, explanation.diagnosis)]
+
+
+def _channels_that_mattered(explanation: Explanation) -> list[str]:
+    """Return in one line which channels have the largest shares of a map, where there are more than a picture has."""
+    if explanation.colours is None or len(explanation.colours) <= RGB:
+        return []
+    shares = explanation.channel_shares()
+    largest = np.argsort(-shares, kind="stable")[:_NAMED]
+    named = ", ".join(f"{number} ({shares[number]:.0%})" for number in largest)
+    return [f"channels with the largest shares: {named} of {len(shares)}"]
 
 
 def _answer(explanation: Explanation) -> str:
     """Return how what is asked about stands to what the model says."""
     if not explanation.prediction:
-        return ""
+        return f" (score {explanation.score:.4g})"
     best = explanation.prediction[0]
+    if best.means == "area":
+        asked = explanation.about
+        return "" if asked is None else f" ({asked.name} covers {asked.probability:.1%} of the picture)"
+    if explanation.detections:  # of two objects of one class, the chance must be that of the box asked about
+        return f" (score {explanation.score:.1%})"
     if np.isnan(best.probability):
         return f" (score {explanation.score:.4g})"
     # A contrast or a probability has a class too, but is not that class: only the plain class has the class's chance.
@@ -134,6 +197,36 @@ def _unseen(picture: Image.Image) -> Image.Image:
     return Image.fromarray(hatched).convert("RGB")
 
 
+def _with_boxes(drawn: Image.Image, explanation: Explanation) -> Image.Image:
+    """Draw what a detector found, thin and half clear, each with its name; the least sure first, below the others."""
+    height, width = explanation.geometry.original_shape
+    across, down = drawn.width / width, drawn.height / height
+    over = Image.new("RGBA", drawn.size)
+    pen, font = ImageDraw.Draw(over), _font(int(np.clip(max(drawn.size) / 45, 9, 24)))
+    shown = [found for found in explanation.detections if found.score >= _LEAST_SURE] or explanation.detections[:1]
+    for found in reversed(shown[:_MOST_BOXES]):
+        left, top, right, bottom = found.left * across, found.top * down, found.right * across, found.bottom * down
+        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=(*_PAPER, 150))
+        words = f"{found.name} {found.score:.0%}"
+        place = (max(left, 0) + 2, max(top, 0) + 1)
+        pen.rectangle(pen.textbbox(place, words, font), fill=(*_INK, 130))
+        pen.text(place, words, (*_PAPER, 220), font)
+    return Image.alpha_composite(drawn.convert("RGBA"), over).convert("RGB")
+
+
+def _outlined(drawn: Image.Image, part: npt.NDArray[np.bool_]) -> Image.Image:
+    """Draw a white line with dark edges around a part of the picture, which stands out from any colour below it."""
+    whole = Image.fromarray(part.astype(np.uint8) * np.uint8(255)).resize(drawn.size, Image.Resampling.NEAREST)
+    inside = np.pad(np.asarray(whole) > 0, 1)
+    width = max(1, round(max(drawn.size) / 300))
+    edge = width if max(drawn.size) >= _OUTLINED_SIDE else 0
+    distance = distance_transform_edt(inside)[1:-1, 1:-1]
+    picture = np.array(drawn)
+    picture[(distance > 0) & (distance <= width + 2 * edge)] = _INK
+    picture[(distance > edge) & (distance <= width + edge)] = _PAPER
+    return Image.fromarray(picture)
+
+
 def _with_legend(drawn: Image.Image, explanation: Explanation, colormap: str) -> Image.Image:
     """Add a strip of paper below the picture: the colour bar, its meaning, the caption, and what is wrong."""
     size = int(np.clip((drawn.width * drawn.height) ** 0.5 / 26, 12, 30))
@@ -141,11 +234,7 @@ def _with_legend(drawn: Image.Image, explanation: Explanation, colormap: str) ->
     width = max(drawn.width, _LEGEND_LETTERS * size)
     room = width - 2 * margin
     lines = [(part, _INK) for line in caption(explanation) for part in _wrapped(line, font, room)]
-    told = []
-    if explanation.cut_short is not None:
-        made, planned = explanation.cut_short
-        told.append(f"Cut short by its budget after {made:,} of {planned:,} runs: a first estimate.")
-    lines += [(part, _WARNING) for each in (*told, *explanation.diagnosis) for part in _wrapped(str(each), font, room)]
+    lines += [(part, _WARNING) for each in warnings(explanation) for part in _wrapped(each, font, room)]
     top = drawn.height + margin
     whole = Image.new("RGB", (width, top + size + margin + step * (len(lines) + 1) + margin), _PAPER)
     whole.paste(drawn, ((width - drawn.width) // 2, 0))

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from seewhy.errors import MethodError, SeewhyError
 from seewhy.images.regions import as_segments, superpixels
+from seewhy.kept import seeded
 from seewhy.maps.foreign.captum_names import RENAMED, CaptumClass
-from seewhy.maps.foreign.guard import as_model_input, lent, seeded
+from seewhy.maps.foreign.guard import as_model_input, lent
 from seewhy.maps.held import held
 from seewhy.recorder import Cost, Layout, Recording, is_out_of_memory
+from seewhy.recorder.listening import only_here
 from seewhy.recorder.memory import first_chunk
 from seewhy.recorder.tape import first_tensor
 
@@ -140,14 +142,14 @@ class _Asked:
 
     def _layer(self) -> nn.Module:
         row = self.sample.layer_row
-        layer = self.model.get_submodule(f"scorer.model.{row.name}")
+        layer = self.model.get_submodule(f"scorer.model.{row.module}")
         if "GradCam" in self.wanted.name and row.layout.order in ("tokens", "channels-last"):
             raise MethodError(
                 f"captum:{self.wanted.name} takes the first axis behind the batch for the channels; the output of layer "
                 f"'{row.name}' is {row.layout}. Use 'grad-cam', which reads any layout."
             )
         if self.wanted.place == "neuron" and not self._of_score:
-            layer.register_forward_hook(self._listen)
+            layer.register_forward_hook(only_here(self._listen))  # `lent` takes it off
         return layer
 
     @property

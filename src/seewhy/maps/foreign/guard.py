@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,19 +82,6 @@ class _Part:
             content["inplace"] = self._inplace
         if "_is_full_backward_hook" in content:
             content["_is_full_backward_hook"] = self._full
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the random draws of numpy and Python for code that makes them there, and put their state back."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - it is theirs
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
 
 
 def as_model_input(images: Tensor, model: nn.Module) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
@@ -20,6 +20,7 @@ from seewhy.maps.foreign.guard import as_model_input, lent
 from seewhy.maps.foreign.relevance import Relevance
 from seewhy.maps.registry import method
 from seewhy.recorder import Cost, Needs, Recording, is_out_of_memory
+from seewhy.recorder.listening import Listening
 
 Colours = Float[Tensor, "batch image_channel *space"]
 
@@ -37,7 +38,7 @@ COMPOSITES = (
 SAME = 1e-3
 """Largest change of the score, as a part of the largest output, at which merged batch norms count as the same model."""
 
-_INSTEAD = "Use 'integrated-gradients' or 'grad-cam', which work with any layers."
+_INSTEAD = "Use 'integrated-gradients', 'grad-cam' or 'attn-lrp', which work with any layers."
 
 
 @method(
@@ -112,7 +113,7 @@ class _Question:
     def __init__(self, scorer: Any, image: Tensor) -> None:
         self._model: nn.Module = scorer.model
         self._target = scorer.target
-        self._read = scorer.read
+        self._outputs = scorer.outputs
         self._image = image
 
     def relevance(self, zennit: ModuleType, rules: Any) -> tuple[Tensor, Tensor]:
@@ -160,14 +161,14 @@ class _Question:
             if output is inputs[0] and output._version == version and has_all:
                 seen.merges.append(((linear,), name))
 
-        with ExitStack() as hooks, torch.no_grad():
+        with Listening() as listening, torch.no_grad():
             for name, module in self._model.named_modules():
                 if isinstance(module, zennit.types.Linear):
-                    hooks.callback(module.register_forward_pre_hook(partial(before, name)).remove)
-                    hooks.callback(module.register_forward_hook(partial(after, name)).remove)
+                    listening.before(module, partial(before, name))
+                    listening.after(module, partial(after, name))
                 elif isinstance(module, zennit.types.BatchNorm):
-                    hooks.callback(module.register_forward_pre_hook(partial(norm, name)).remove)
-            seen.scores = self._read(self._model(self._image.clone()), 1)
+                    listening.before(module, partial(norm, name))
+            seen.scores = self._outputs(self._image.clone())
         return seen
 
     def _check(self, zennit: ModuleType, rules: Any, seen: _Seen) -> None:
@@ -196,7 +197,7 @@ class _Question:
         """Return the input as a leaf and the outputs `(1, *output)`, with the graph that relevance goes back through."""
         leaf = self._image.clone().requires_grad_()
         with Relevance(weights) as between:
-            outputs = self._read(self._model(leaf.clone()), 1)
+            outputs = self._outputs(leaf.clone())
         if between.refused:
             listed = ", ".join(f"{name} ({count} calls)" for name, count in between.refused.most_common())
             raise MethodError(

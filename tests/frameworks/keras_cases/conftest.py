@@ -1,0 +1,5 @@
+"""The backend is asked for before Keras is imported."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
