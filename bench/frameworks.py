@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,7 @@ def _paddle(images: Any) -> Made:
 
 
 def _keras(images: Any) -> Made:
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras itself takes TensorFlow, which need not be installed
     import keras
 
     keras.utils.set_random_seed(0)
