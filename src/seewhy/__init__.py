@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seewhy.errors import ImageError as ImageError
     from seewhy.errors import LayerError as LayerError
     from seewhy.errors import MethodError as MethodError
+    from seewhy.errors import MetricError as MetricError
     from seewhy.errors import ModelError as ModelError
     from seewhy.errors import PartialError as PartialError
     from seewhy.errors import RecordingError as RecordingError
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from seewhy.maps import Transform as Transform
     from seewhy.maps import method as method
     from seewhy.maps import methods as methods
+    from seewhy.measures import metric as metric
+    from seewhy.measures import metrics as metrics
+    from seewhy.measuring import measure as measure
     from seewhy.models import function as function
     from seewhy.models import image_text as image_text
     from seewhy.models import load as load
@@ -55,6 +59,7 @@ _HOME = {
     "LayerError": "errors",
     "Layout": "recorder",
     "MethodError": "errors",
+    "MetricError": "errors",
     "ModelError": "errors",
     "Needs": "recorder",
     "Noise": "maps",
@@ -75,8 +80,11 @@ _HOME = {
     "image_text": "models",
     "layers": "face",
     "load": "models",
+    "measure": "measuring",
     "method": "maps",
     "methods": "maps",
+    "metric": "measures",
+    "metrics": "measures",
     "similar_to": "targets",
 }
 

@@ -54,6 +54,10 @@ class MethodError(SeewhyError):
     """The method does not exist, does not have this option, or cannot work on this model."""
 
 
+class MetricError(SeewhyError):
+    """The metric does not exist, does not have this option, or lacks what it compares with."""
+
+
 class RecordingError(SeewhyError):
     """The model itself failed while it was being recorded.
 

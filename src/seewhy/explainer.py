@@ -15,8 +15,9 @@ from torch import nn
 from seewhy.anchors import Anchors
 from seewhy.assembly import assemble
 from seewhy.comparison import Comparison
-from seewhy.errors import ImageError, MethodError, ModelError, PartialError, RecordingError, SeewhyError
+from seewhy.errors import ImageError, MethodError, ModelError, RecordingError, SeewhyError
 from seewhy.explanation import Explanation
+from seewhy.failures import are_about_images, told, too_large, with_partial
 from seewhy.frameworks import FRAMEWORKS, shell_of
 from seewhy.images import Preprocess, as_preprocessing
 from seewhy.images.baselines import Baselines
@@ -54,6 +55,21 @@ class _Job:
     request: Request
     view: View | None
     conditions: Conditions
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What a model answered about some samples.
+
+    Attributes:
+        samples: in the batch's order.
+        recordings: one question, no layer.
+        chances: how scores become probabilities.
+    """
+
+    samples: tuple[Sample, ...]
+    recordings: Recordings
+    chances: Chances
 
 
 class Explainer:
@@ -209,6 +225,25 @@ class Explainer:
         sample = prepare(item, self.model.preprocess, convolutions=self._convolutions)
         return self._recorder.table(sample.tensor[None], sample.call)
 
+    def recorded(
+        self, image: Any, target: TargetLike | Sequence[TargetLike] = None, *, wrt: Wrt | None = None
+    ) -> tuple[Recorded, bool]:
+        """Return what the model answers about inputs of one size, ready for further runs, and whether one was given alone."""
+        items, single = split(image, self._recorder.module, wrt)
+        check_lengths([target], len(items))
+        samples = [
+            (number, prepare(item, self.model.preprocess, self.model.notes, self._convolutions))
+            for number, item in enumerate(items)
+        ]
+        if len(shapes := {tuple(sample.tensor.shape) for _, sample in samples}) > 1:
+            raise ImageError(
+                f"Inputs of {len(shapes)} sizes cannot be measured in one go. Give those of each size alone."
+            )
+        conditions = Conditions(self.seed, baselines=Baselines(self.model.preprocess))
+        plan = Plan((), (self._anchors.ready(target, wrt),), ((),))
+        recordings, _, chances = self._record(samples, plan, conditions)
+        return Recorded(tuple(sample for _, sample in samples), recordings, chances), single
+
     def _usual_table(self) -> LayerTable:
         """Return the layers for an image of the size that the model is made for: noise, since none is at hand."""
         preprocess, [axes, *_] = self.model.preprocess, self._convolutions.axes
@@ -255,10 +290,10 @@ class Explainer:
                         failures[number] = outcome
                     else:
                         done[number] = outcome
-            if not any(done) and len(set(map(str, failures.values()))) == 1 and not _about_images(failures):
+            if not any(done) and len(set(map(str, failures.values()))) == 1 and not are_about_images(failures):
                 break  # the first ones failed alike, and not by what they show: so would the others
         if failures:
-            raise _told(done, failures)
+            raise told(done, failures)
         return [each for each in done if each is not None]
 
     def _chunk(
@@ -278,7 +313,7 @@ class Explainer:
             if not conditions.broken:
                 return [*made]
             if len(chunk) == 1:
-                return [(chunk[0][0], _with_partial(conditions.broken[0], made[0][1]))]
+                return [(chunk[0][0], with_partial(conditions.broken[0], made[0][1]))]
         except SeewhyError as error:
             if len(chunk) == 1:
                 return [(chunk[0][0], error)]
@@ -286,7 +321,7 @@ class Explainer:
             if not is_out_of_memory(error):
                 raise
             if len(chunk) == 1:
-                return [(chunk[0][0], _too_large(chunk[0][1], error))]
+                return [(chunk[0][0], too_large(chunk[0][1], error))]
         # Outside the handlers: an error holds the frames, and they the tensors, that must be freed first.
         half = len(chunk) // 2
         parts = (chunk[:half], chunk[half:])
@@ -328,35 +363,6 @@ class Explainer:
 
         recordings = self._recorder.record(images, plan.rows, ask, needs=plan.needs, conditions=conditions, inputs=call)
         return recordings, asked, chances
-
-
-def _told(done: list[list[Explanation] | None], failures: dict[int, SeewhyError]) -> SeewhyError:
-    """Return the error to raise: where nothing was done and all failed alike just that, else the work done and all errors."""
-    alike = len({str(error) for error in failures.values()}) == 1
-    if alike and not any(done):
-        return next(iter(failures.values()))
-    return PartialError(done, dict(sorted(failures.items())))
-
-
-def _with_partial(error: RecordingError, made: list[Explanation]) -> RecordingError:
-    """Return the error with the explanations that could be made of what was done before."""
-    found = RecordingError(
-        f"{error} What was done before is not lost: the maps made of it are in this error's `.partial`."
-    )
-    found.partial = made
-    found.__cause__ = error.__cause__
-    return found
-
-
-def _about_images(failures: dict[int, SeewhyError]) -> bool:
-    return any(isinstance(error, ImageError) for error in failures.values())
-
-
-def _too_large(sample: Sample, error: BaseException) -> RecordingError:
-    return RecordingError(
-        f"Memory ran out for a single image of shape {tuple(sample.tensor.shape)}: {error}. Choose fewer or later layers, a "
-        "smaller image, or another device."
-    )
 
 
 def _loaded(model: Any, device: str | torch.device | None) -> LoadedModel:

@@ -71,7 +71,7 @@ class Plan:
     @property
     def needs(self) -> Needs:
         """What must be recorded for all the methods."""
-        return reduce(Needs.__or__, (wanted.method.needs for wanted in self.wanted))
+        return reduce(Needs.__or__, (wanted.method.needs for wanted in self.wanted), Needs(0))
 
     @property
     def rows(self) -> tuple[LayerRow, ...]:

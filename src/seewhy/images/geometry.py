@@ -144,6 +144,19 @@ class Geometry:
         left, top, right, bottom = box
         return across.to_input(left), down.to_input(top), across.to_input(right), down.to_input(bottom)
 
+    def seen_from(self, other: Geometry) -> Geometry:
+        """Return the way from another input of the same original to this one: maps over this one then lie on that one."""
+        axes = tuple(
+            Axis(
+                theirs.input,
+                mine.input,
+                mine.scale / theirs.scale,
+                mine.offset - theirs.offset * mine.scale / theirs.scale,
+            )
+            for mine, theirs in zip(self.axes, other.axes, strict=True)
+        )
+        return Geometry(axes)
+
     def resized(self, shape: Sequence[int]) -> Geometry:
         """Return this geometry followed by a resize of the input to `shape`."""
         axes = tuple(

@@ -8,6 +8,7 @@ from seewhy.recorder.call import is_one_each as is_one_each
 from seewhy.recorder.conditions import Budget as Budget
 from seewhy.recorder.conditions import Conditions as Conditions
 from seewhy.recorder.cost import Cost as Cost
+from seewhy.recorder.engine import Engine as Engine
 from seewhy.recorder.examination import Examination as Examination
 from seewhy.recorder.examination import Facts as Facts
 from seewhy.recorder.examination import Returned as Returned

@@ -19,6 +19,7 @@ from seewhy.targets.detections import Predictions as Predictions
 from seewhy.targets.detections import detected as detected
 from seewhy.targets.detections import detections as detections
 from seewhy.targets.function import CallableTarget as CallableTarget
+from seewhy.targets.likelihood import likelihood as likelihood
 from seewhy.targets.moved import MovedTarget as MovedTarget
 from seewhy.targets.moved import put_back as put_back
 from seewhy.targets.places import PlacesTarget as PlacesTarget
@@ -33,6 +34,8 @@ from seewhy.targets.protocol import Target as Target
 from seewhy.targets.protocol import TargetLike as TargetLike
 from seewhy.targets.protocol import class_name as class_name
 from seewhy.targets.region import Region as Region
+from seewhy.targets.region import is_box as is_box
+from seewhy.targets.region import mask_of as mask_of
 from seewhy.targets.similarity import Anchor as Anchor
 from seewhy.targets.similarity import SimilarityTarget as SimilarityTarget
 from seewhy.targets.similarity import SimilarTo as SimilarTo

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seewhy.errors import ImageError, TargetError
-from seewhy.images import read
+from seewhy.errors import TargetError
 from seewhy.targets.class_words import class_target, tells_two_apart
 from seewhy.targets.classes import ClassTarget, DirectionTarget
 from seewhy.targets.cover import Cover
 from seewhy.targets.places import PlacesTarget
 from seewhy.targets.protocol import Subject, Target
-from seewhy.targets.region import Region
+from seewhy.targets.region import Region, is_box, mask_of
 
 _TOLD_CROPPED = 0.01
 _MARK = 60  # a single pixel is shown by a disc whose radius is the picture's longest side divided by this
@@ -98,10 +97,8 @@ def _over_predicted(
 
 
 def _in_region(region: Region, cover: Cover) -> PlacesTarget:
-    part = _part(region.part, cover.geometry.original_shape)
-    box = not isinstance(part, np.ndarray)
-    where = "in the box" if box else "in the region"
-    mask = _box_mask(part, cover.geometry.original_shape) if isinstance(part, tuple) else part
+    mask = mask_of(region.part, cover.geometry.original_shape)
+    where = "in the box" if is_box(region.part) else "in the region"
     seen = mask & cover.geometry.seen()
     notes: tuple[str, ...] = ()
     if (lost := 1 - seen.sum() / mask.sum()) > _TOLD_CROPPED:
@@ -120,7 +117,7 @@ def _at_pixel(rest: str, cover: Cover) -> PlacesTarget:
     place = ", ".join(map(str, at))
     if not all(0 <= place < length for place, length in zip(at, shape, strict=True)):
         raise TargetError(
-            f"Pixel ({place}) lies outside of the picture, which is {_times(shape)} pixels: give {axes} from 0 to "
+            f"Pixel ({place}) lies outside of the picture, which is {' x '.join(map(str, shape))} pixels: give {axes} from 0 to "
             f"{', '.join(str(length - 1) for length in shape)}."
         )
     mask = np.zeros(shape, bool)
@@ -175,68 +172,3 @@ def _region(rest: str) -> Region:
         return Region(rest)
     path, colon, words = rest.rpartition(":")
     return Region(path, words.strip()) if colon else Region(rest)
-
-
-def _part(given: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | tuple[int, ...]:
-    """Return a region as a mask of the original's shape, or as a box."""
-    if isinstance(given, tuple | list) and all(isinstance(each, int | float | np.number) for each in given):
-        return _checked_box(tuple(given), shape)
-    mask = _from_file(given) if isinstance(given, str | os.PathLike) else _as_mask(given)
-    if mask.shape != shape:
-        raise TargetError(
-            f"The region's mask is {_times(mask.shape)} pixels, and the picture {_times(shape)} (upright, before preprocessing). "
-            "Give a mask of the picture's own size."
-        )
-    if not mask.any():
-        raise TargetError("The region's mask is empty: not one pixel of it is true. Mark the pixels to ask about.")
-    return mask
-
-
-def _checked_box(box: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(box) != 4 or len(shape) != 2:
-        raise TargetError(
-            f"A region of {len(box)} numbers, {box}, cannot be read: a box is (left, top, right, bottom) of a picture of two "
-            f"axes; this one has {len(shape)}. Give a boolean mask instead."
-        )
-    left, top = (max(0, int(np.floor(each))) for each in box[:2])
-    right, bottom = (min(length, int(np.ceil(each))) for each, length in zip(box[2:], shape[::-1], strict=True))
-    if left >= right or top >= bottom:
-        raise TargetError(
-            f"The box {box} holds no pixel of the picture, which is {shape[1]} wide and {shape[0]} high. Give (left, top, right, "
-            "bottom) in its pixels, right and bottom one past the last."
-        )
-    return left, top, right, bottom
-
-
-def _box_mask(box: tuple[int, ...], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    left, top, right, bottom = box
-    mask = np.zeros(shape, bool)
-    mask[top:bottom, left:right] = True
-    return mask
-
-
-def _as_mask(given: Any) -> npt.NDArray[np.bool_]:
-    try:
-        values = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
-    except (TypeError, ValueError) as error:
-        raise TargetError(f"A {type(given).__name__} is no region: {error}. Give a boolean array or a box.") from error
-    if values.dtype == bool:
-        return values
-    if values.dtype.kind not in "uif" or len(found := np.unique(values)) > 2 or found[0] != 0:
-        raise TargetError(
-            f"A region is a boolean array, true where it is; this one is a {type(given).__name__} of {values.dtype} values. Of "
-            "labels, `labels == 3` makes one."
-        )
-    return np.asarray(values != 0)
-
-
-def _from_file(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
-    try:
-        brightness = read(path).pixels.max(2)
-    except ImageError as error:
-        raise TargetError(f"The region's mask cannot be read: {error}") from error
-    return np.asarray((brightness > 0) & (brightness >= brightness.max() / 2))
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seewhy.errors import ImageError, TargetError
+from seewhy.images import read
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,3 +28,77 @@ class Region:
 
     part: Any
     of: Any = None
+
+
+def is_box(given: Any) -> bool:
+    """Return whether a region is given as (left, top, right, bottom)."""
+    return isinstance(given, tuple | list) and all(isinstance(each, int | float | np.number) for each in given)
+
+
+def mask_of(given: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Return a region, given as :class:`Region` has it, as a mask of the original's shape.
+
+    Raises:
+        TargetError: it is none, does not fit, or is empty.
+    """
+    if is_box(given):
+        return _box_mask(_checked_box(tuple(given), shape), shape)
+    mask = _from_file(given) if isinstance(given, str | os.PathLike) else _as_mask(given)
+    if mask.shape != shape:
+        raise TargetError(
+            f"The region's mask is {_times(mask.shape)} pixels, and the picture {_times(shape)} (upright, before preprocessing). "
+            "Give a mask of the picture's own size."
+        )
+    if not mask.any():
+        raise TargetError("The region's mask is empty: not one pixel of it is true. Mark the pixels to ask about.")
+    return mask
+
+
+def _checked_box(box: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(box) != 4 or len(shape) != 2:
+        raise TargetError(
+            f"A region of {len(box)} numbers, {box}, cannot be read: a box is (left, top, right, bottom) of a picture of two "
+            f"axes; this one has {len(shape)}. Give a boolean mask instead."
+        )
+    left, top = (max(0, int(np.floor(each))) for each in box[:2])
+    right, bottom = (min(length, int(np.ceil(each))) for each, length in zip(box[2:], shape[::-1], strict=True))
+    if left >= right or top >= bottom:
+        raise TargetError(
+            f"The box {box} holds no pixel of the picture, which is {shape[1]} wide and {shape[0]} high. Give (left, top, right, "
+            "bottom) in its pixels, right and bottom one past the last."
+        )
+    return left, top, right, bottom
+
+
+def _box_mask(box: tuple[int, ...], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    left, top, right, bottom = box
+    mask = np.zeros(shape, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def _as_mask(given: Any) -> npt.NDArray[np.bool_]:
+    try:
+        values = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
+    except (TypeError, ValueError) as error:
+        raise TargetError(f"A {type(given).__name__} is no region: {error}. Give a boolean array or a box.") from error
+    if values.dtype == bool:
+        return values
+    if values.dtype.kind not in "uif" or len(found := np.unique(values)) > 2 or found[0] != 0:
+        raise TargetError(
+            f"A region is a boolean array, true where it is; this one is a {type(given).__name__} of {values.dtype} values. Of "
+            "labels, `labels == 3` makes one."
+        )
+    return np.asarray(values != 0)
+
+
+def _from_file(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
+    try:
+        brightness = read(path).pixels.max(2)
+    except ImageError as error:
+        raise TargetError(f"The region's mask cannot be read: {error}") from error
+    return np.asarray((brightness > 0) & (brightness >= brightness.max() / 2))
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

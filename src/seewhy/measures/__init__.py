@@ -1,0 +1,10 @@
+"""The metrics: how true a map is. One function, one decorator, nothing else to edit."""
+
+from seewhy.measures import curves as curves  # isort: skip - in the order of the table
+from seewhy.measures.registry import Metric as Metric
+from seewhy.measures.registry import MetricTable as MetricTable
+from seewhy.measures.registry import Wants as Wants
+from seewhy.measures.registry import find_metric as find_metric
+from seewhy.measures.registry import metric as metric
+from seewhy.measures.registry import metrics as metrics
+from seewhy.measures.trial import Trial as Trial

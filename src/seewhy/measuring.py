@@ -1,0 +1,182 @@
+"""From a model, an image and maps of it to numbers: how true the maps are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seewhy.errors import MetricError
+from seewhy.explainer import Explainer, Recorded
+from seewhy.images.baselines import named
+from seewhy.measured import Measured, Measurements
+from seewhy.measures import Metric, Trial, Wants, find_metric
+from seewhy.measures.controls import centre_map, random_maps
+from seewhy.measures.statistics import interval
+from seewhy.presented import Presented, present
+from seewhy.remaking import Remaking
+from seewhy.targets import Question, likelihood, mask_of
+
+RANDOM = 3
+"""Random maps that each map is compared with: their mean is the control."""
+
+FILLS = ("blur", "mean")
+"""What stands for "nothing there" unless it is said: the picture blurred, and its mean colour."""
+
+USUAL = ("insertion", "deletion")
+"""The metrics of a call that names none."""
+
+
+def measure(
+    model: Any,
+    image: Any,
+    maps: Any,
+    metrics: Sequence[str] | str | None = None,
+    *,
+    target: Any = None,
+    truth: Any = None,
+    layers: Any = None,
+    fill: Any = FILLS,
+    how: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Measurements:
+    """Measure how true maps are, on the model itself, beside maps that know nothing.
+
+    Args:
+        model: an :class:`seewhy.Explainer`, or what one takes.
+        image: one image, or a list of inputs of one size; see :func:`seewhy.explain`.
+        maps: what is measured: names of methods ("grad-cam", or several); or for one image an Explanation, several of those,
+            or `{name: array}`; for several images a list with one of these for each. An array covers the picture, where it has
+            the picture's shape, else the model's input, from edge to edge; high means "supports the target".
+        metrics: names of :func:`seewhy.metrics`; None: insertion and deletion.
+        target: what the maps explain; see :func:`seewhy.explain`. None: the class that Explanations are about, else the predicted
+            one.
+        truth: where the thing is, for metrics of localisation: a mask of the picture's shape (an array or a file), a box (left,
+            top, right, bottom) in its pixels, or a list of boxes; for several images a list with one of these for each.
+        layers: of methods given by name.
+        fill: what removed places are filled with: one of the baselines' kinds, or several, whose mean is then the value.
+        how: further arguments for methods given by name, such as `{"smooth": "aug"}`.
+        options: the metrics' own, such as `steps=10`, given to those that have them.
+
+    Returns:
+        Rows (metric x map) with value, controls, and over several images an interval; prints as a table.
+
+    Raises:
+        MetricError: unknown metric or option, maps that do not fit, or no `truth` for a metric that needs it.
+        SeewhyError: as :func:`seewhy.explain`.
+    """
+    ask = model if isinstance(model, Explainer) else Explainer(model)
+    wanted = _chosen([metrics] if isinstance(metrics, str) else USUAL if metrics is None else metrics, options)
+    given = present(ask, image, maps, target, layers, how or {})
+    recorded, single = ask.recorded(image, given.target)
+    bench = _Bench(ask, recorded, given, None if truth is None else [truth] if single else truth)
+    fills = list(fill) if isinstance(fill, list | tuple) else [fill]
+    return Measurements([row for metric, own in wanted for row in bench.rows(metric, own, fills)])
+
+
+def _chosen(names: Sequence[str], options: Mapping[str, Any]) -> list[tuple[Metric, dict[str, Any]]]:
+    """Return the metrics, each with those of the options that it has.
+
+    Raises:
+        MetricError: unknown metric, or an option that none of them has.
+    """
+    found = [find_metric(name) for name in names]
+    if not found:
+        raise MetricError("No metric was given. `seewhy metrics` lists them.")
+    for name, value in options.items():
+        if not any(name in entry.options for entry in found):
+            found[0].check_options({name: value})
+    return [(entry, {name: value for name, value in options.items() if name in entry.options}) for entry in found]
+
+
+class _Bench:
+    """What is measured, ready for every metric: with controls beside it for those that judge any map."""
+
+    def __init__(self, ask: Explainer, recorded: Recorded, given: Presented, truth: Sequence[Any] | None) -> None:
+        recordings = recorded.recordings
+        samples, space = recorded.samples, tuple(recordings.images.shape[2:])
+        question = recordings.questions[0]
+        maps = given.on_inputs([sample.geometry for sample in samples])
+        seeded = torch.Generator().manual_seed(recordings.conditions.seed)
+        controls = torch.stack(
+            [torch.cat([random_maps(RANDOM, space, seeded), centre_map(space)[None]]) for _ in samples]
+        )
+        questions = (question, _as_probabilities(question, recorded))
+        where = None if truth is None else _truths(truth, recorded)
+        remade = Remaking(ask, given, recordings, question)
+
+        def trial(judged: Tensor, totals: Tensor) -> Trial:
+            return Trial(
+                recordings.engine,
+                recordings.images,
+                questions,
+                judged,
+                recordings.conditions,
+                totals=totals,
+                truth=where,
+                remade=remade,
+            )
+
+        self._names = given.names
+        self._given = trial(maps, given.totals)
+        self._beside = trial(torch.cat([maps, controls], 1), torch.cat([given.totals, controls.flatten(2).sum(2)], 1))
+
+    def rows(self, metric: Metric, options: Mapping[str, Any], fills: Sequence[Any]) -> list[Measured]:
+        """Return one metric's rows, one a map."""
+        alone = Wants.REMADE in metric.wants  # a control cannot be made again
+        trial = self._given if alone else self._beside
+        kinds = [options["fill"]] if "fill" in options else fills
+        each = [{**options, "fill": kind} for kind in kinds] if metric.is_filled else [dict(options)]
+        found = np.stack([metric.function(trial, **own).double().cpu().numpy() for own in each])
+        number = len(self._names)
+        none = np.full((*found.shape[:2], 1), np.nan)
+        random = none if alone else found[:, :, number:-1].mean(2, keepdims=True)
+        centre = none if alone else found[:, :, -1:]
+        labels = [named(own["fill"]) for own in each] if metric.is_filled else []
+        return [
+            Measured(
+                metric=metric.name,
+                map=name,
+                better=metric.better,
+                values=found[:, :, index].mean(0),
+                random=random.mean((0, 2)),
+                centre=centre.mean((0, 2)),
+                interval=interval(found[:, :, index].mean(0), seed=trial.seed),
+                fills=dict(zip(labels, _pairs(found[:, :, index], random[:, :, 0]), strict=True)) if labels else {},
+            )
+            for index, name in enumerate(self._names)
+        ]
+
+
+def _pairs(values: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Return for each fill the mean over the images `(fill, image)`, and that of the random maps."""
+    return [(float(np.nanmean(own)), float(np.nanmean(other))) for own, other in zip(values, random, strict=True)]
+
+
+def _as_probabilities(question: Question, recorded: Recorded) -> Question:
+    outputs = recorded.recordings.outputs
+    return tuple(likelihood(target, output, recorded.chances) for target, output in zip(question, outputs, strict=True))
+
+
+def _truths(given: Sequence[Any], recorded: Recorded) -> Tensor:
+    """Return where the thing is on each input: `(batch, *space)` bool.
+
+    Raises:
+        MetricError: another number of truths than images.
+        TargetError: one of them is no mask or box.
+    """
+    if len(given) != len(recorded.samples):
+        raise MetricError(
+            f"{len(given)} truths were given for {len(recorded.samples)} images. Give exactly one for each image."
+        )
+    found = []
+    for each, sample in zip(given, recorded.samples, strict=True):
+        shape, space = sample.geometry.original_shape, tuple(sample.tensor.shape[1:])
+        several = isinstance(each, list) and len(each) > 0 and isinstance(each[0], list | tuple)
+        mask = np.logical_or.reduce([mask_of(one, shape) for one in (each if several else [each])])
+        found.append(torch.from_numpy(sample.geometry.to_grid(mask, space) >= 0.5))
+    return torch.stack(found)

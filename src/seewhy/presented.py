@@ -1,0 +1,134 @@
+"""Maps as a caller hands them over to be measured: names of methods, explanations, or arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.errors import MetricError
+from seewhy.explainer import Explainer
+from seewhy.explanation import Explanation
+from seewhy.images import Geometry
+
+Raw = tuple[npt.NDArray[np.float32], Geometry | None]
+"""A map `(*grid)`, and the input that it covers; None: the model's own, or the picture, where it has that shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class Presented:
+    """What is measured.
+
+    Attributes:
+        names: of the maps.
+        maps: for each image its maps.
+        target: what they explain.
+        methods, layers, how: where the maps were asked for by name, how they are made again.
+    """
+
+    names: tuple[str, ...]
+    maps: tuple[tuple[Raw, ...], ...]
+    target: Any
+    methods: tuple[str, ...] = ()
+    layers: Any = None
+    how: Mapping[str, Any] | None = None
+
+    def on_inputs(self, geometries: Sequence[Geometry]) -> Float[Tensor, "batch map *space"]:
+        """Return the maps at the resolution of the model's inputs.
+
+        Raises:
+            MetricError: another number of images.
+        """
+        if len(geometries) != len(self.maps):
+            raise MetricError(
+                f"Maps of {len(self.maps)} images were given for {len(geometries)} images. Give them for each."
+            )
+        return torch.stack(
+            [
+                torch.stack([torch.from_numpy(_on_input(raw, geometry)) for raw in own])
+                for own, geometry in zip(self.maps, geometries, strict=True)
+            ]
+        )
+
+    @property
+    def totals(self) -> Float[Tensor, "batch map"]:
+        """The sums of the raw maps."""
+        return torch.tensor([[float(raw.sum()) for raw, _ in own] for own in self.maps])
+
+
+def present(ask: Explainer, image: Any, maps: Any, target: Any, layers: Any, how: Mapping[str, Any]) -> Presented:
+    """Return what a caller handed over, as maps.
+
+    Raises:
+        MetricError: it is none of what :func:`seewhy.measure` takes.
+    """
+    named = (maps,) if isinstance(maps, str) else tuple(maps) if _are_names(maps) else ()
+    if named:
+        return by_name(ask, image, named, target, layers, how)
+    if layers is not None or how:
+        raise MetricError("layers= and how= are for methods given by name; these maps are made already.")
+    several = isinstance(image, list) or getattr(image, "ndim", 0) == 4
+    each = list(maps) if several and isinstance(maps, list | tuple) else [maps]
+    found = [_of_one(own) for own in each]
+    names = tuple(name for name, _, _ in found[0])
+    if any(tuple(name for name, _, _ in own) != names for own in found):
+        raise MetricError("Every image must come with maps of the same names, in the same order.")
+    about = [own[0][2] for own in found]
+    known = target is None and all(index is not None for index in about)
+    asked = (about if several else about[0]) if known else target
+    return Presented(names, tuple(tuple(raw for _, raw, _ in own) for own in found), asked)
+
+
+def by_name(
+    ask: Explainer, image: Any, methods: Sequence[str], target: Any, layers: Any, how: Mapping[str, Any]
+) -> Presented:
+    """Return the maps of methods."""
+    compared = ask.compare(image, methods, layers, () if target is None else [target], **how)
+    each: list[Any] = [compared] if compared and isinstance(compared[0], Explanation) else list(compared)
+    found = [_of_one(own) for own in each]
+    names = tuple(name for name, _, _ in found[0])
+    maps = tuple(tuple(raw for _, raw, _ in own) for own in found)
+    return Presented(names, maps, target, tuple(methods), layers, how)
+
+
+def _are_names(maps: Any) -> bool:
+    return isinstance(maps, list | tuple) and len(maps) > 0 and all(isinstance(each, str) for each in maps)
+
+
+def _of_one(maps: Any) -> list[tuple[str, Raw, int | None]]:
+    """Return one image's maps: name, map, and the class that it is about, where that is known."""
+    if isinstance(maps, Explanation):
+        maps = [maps]
+    if isinstance(maps, Mapping):
+        return [(str(name), (_array(values), None), None) for name, values in maps.items()]
+    if isinstance(maps, list | tuple) and maps and all(isinstance(each, Explanation) for each in maps):
+        several = len({each.method for each in maps}) < len(maps)
+        names = [f"{each.method} {'+'.join(each.layers)}".strip() if several else each.method for each in maps]
+        return [(name, (each.raw, each.geometry), each.target_index) for name, each in zip(names, maps, strict=True)]
+    return [("map", (_array(maps), None), None)]
+
+
+def _array(values: Any) -> npt.NDArray[np.float32]:
+    found = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if found.dtype.kind not in "fiub" or not 1 <= found.ndim <= 3:
+        raise MetricError(
+            f"A {type(values).__name__} of shape {found.shape} is no map. Give an Explanation, several, names of methods, or "
+            "arrays of numbers with one entry a place."
+        )
+    return found.astype(np.float32)
+
+
+def _on_input(raw: Raw, geometry: Geometry) -> npt.NDArray[np.float32]:
+    """Return one map at the resolution of the model's input, linearly."""
+    values, covers = raw
+    if values.ndim != len(geometry.axes):
+        raise MetricError(f"A map of shape {values.shape} does not fit an input of {len(geometry.axes)} spatial axes.")
+    if covers is None:
+        covers = Geometry.identity(geometry.original_shape) if values.shape == geometry.original_shape else geometry
+    return covers.seen_from(geometry).to_original(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
