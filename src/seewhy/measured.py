@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from seewhy.recorder import Cost
 from seewhy.table import Table
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a map was made.
+
+    Attributes:
+        method: the method's name.
+        layers: the layers' names.
+        costs: what it took, one an image; the seconds of a recording that several maps share are counted in each.
+    """
+
+    method: str
+    layers: tuple[str, ...]
+    costs: tuple[Cost, ...]
+
+
+@dataclass(frozen=True)
+class About:
+    """What one image's maps are about.
+
+    Attributes:
+        target: the question in words.
+        index: the class, where it is about one.
+        probability: the target's; its score, where it has none.
+    """
+
+    target: str
+    index: int | None
+    probability: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +56,9 @@ class Measured:
         centre: the same of a blob in the middle.
         interval: where the mean over the images lies with 95 %, by bootstrap; None for fewer than 3 images.
         fills: the mean value by each fill, where the metric depends on one; `value` is the mean of these.
+        curves: `(image, point)` of the map, of "random" and of the "centre", where the value is the area under a curve over
+            0..1; the mean over the fills.
+        origin: how the map was made, where that is known.
     """
 
     metric: str
@@ -35,6 +69,8 @@ class Measured:
     centre: npt.NDArray[np.float64]
     interval: tuple[float, float] | None = None
     fills: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    curves: Mapping[Literal["map", "random", "centre"], npt.NDArray[np.float64]] = field(default_factory=dict)
+    origin: Origin | None = None
 
     @property
     def value(self) -> float:
@@ -56,7 +92,19 @@ class Measured:
 
 
 class Measurements(Table[Measured]):
-    """All rows; prints as a table."""
+    """All rows; prints as a table.
+
+    Attributes:
+        about: what was asked, one an image.
+        skipped: methods that this model does not allow, and why.
+    """
+
+    def __init__(
+        self, rows: Sequence[Measured], about: Sequence[About] = (), skipped: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(rows)
+        self.about = tuple(about)
+        self.skipped = dict(skipped or {})
 
     def columns(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Return the table's head and its rows as text."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch import Tensor
 from seewhy.errors import MetricError
 from seewhy.explainer import Explainer, Recorded
 from seewhy.images.baselines import named
-from seewhy.measured import Measured, Measurements
+from seewhy.measured import About, Measured, Measurements
 from seewhy.measures import Metric, Trial, Wants, find_metric
 from seewhy.measures.controls import centre_map, random_maps
 from seewhy.measures.statistics import interval
@@ -70,15 +71,16 @@ def measure(
         SeewhyError: as :func:`seewhy.explain`.
     """
     ask = model if isinstance(model, Explainer) else Explainer(model)
-    wanted = _chosen([metrics] if isinstance(metrics, str) else USUAL if metrics is None else metrics, options)
+    wanted = chosen_metrics([metrics] if isinstance(metrics, str) else USUAL if metrics is None else metrics, options)
     given = present(ask, image, maps, target, layers, how or {})
     recorded, single = ask.recorded(image, given.target)
     bench = _Bench(ask, recorded, given, None if truth is None else [truth] if single else truth)
     fills = list(fill) if isinstance(fill, list | tuple) else [fill]
-    return Measurements([row for metric, own in wanted for row in bench.rows(metric, own, fills)])
+    rows = [row for metric, own in wanted for row in bench.rows(metric, own, fills)]
+    return Measurements(rows, bench.about, given.skipped)
 
 
-def _chosen(names: Sequence[str], options: Mapping[str, Any]) -> list[tuple[Metric, dict[str, Any]]]:
+def chosen_metrics(names: Sequence[str], options: Mapping[str, Any]) -> list[tuple[Metric, dict[str, Any]]]:
     """Return the metrics, each with those of the options that it has.
 
     Raises:
@@ -101,11 +103,18 @@ class _Bench:
         samples, space = recorded.samples, tuple(recordings.images.shape[2:])
         question = recordings.questions[0]
         maps = given.on_inputs([sample.geometry for sample in samples])
-        seeded = torch.Generator().manual_seed(recordings.conditions.seed)
+        seed = recordings.conditions.seed
         controls = torch.stack(
-            [torch.cat([random_maps(RANDOM, space, seeded), centre_map(space)[None]]) for _ in samples]
+            [
+                torch.cat([random_maps(RANDOM, space, _drawn_for(sample.tensor, seed)), centre_map(space)[None]])
+                for sample in samples
+            ]
         )
         questions = (question, _as_probabilities(question, recorded))
+        self.about = tuple(
+            About(target.describe(ask.model.labels), target.index, float(likely(output)))
+            for target, likely, output in zip(*questions, recordings.outputs, strict=True)
+        )
         where = None if truth is None else _truths(truth, recorded)
         remade = Remaking(ask, given, recordings, question)
 
@@ -122,6 +131,7 @@ class _Bench:
             )
 
         self._names = given.names
+        self._origins = given.origins or (None,) * len(given.names)
         self._given = trial(maps, given.totals)
         self._beside = trial(torch.cat([maps, controls], 1), torch.cat([given.totals, controls.flatten(2).sum(2)], 1))
 
@@ -131,7 +141,7 @@ class _Bench:
         trial = self._given if alone else self._beside
         kinds = [options["fill"]] if "fill" in options else fills
         each = [{**options, "fill": kind} for kind in kinds] if metric.is_filled else [dict(options)]
-        found = np.stack([metric.function(trial, **own).double().cpu().numpy() for own in each])
+        found, curves = self._judged(metric, trial, each)
         number = len(self._names)
         none = np.full((*found.shape[:2], 1), np.nan)
         random = none if alone else found[:, :, number:-1].mean(2, keepdims=True)
@@ -147,9 +157,39 @@ class _Bench:
                 centre=centre.mean((0, 2)),
                 interval=interval(found[:, :, index].mean(0), seed=trial.seed),
                 fills=dict(zip(labels, _pairs(found[:, :, index], random[:, :, 0]), strict=True)) if labels else {},
+                curves={} if curves is None else _curves(curves, index, number),
+                origin=self._origins[index],
             )
             for index, name in enumerate(self._names)
         ]
+
+
+    @staticmethod
+    def _judged(
+        metric: Metric, trial: Trial, each: Sequence[Mapping[str, Any]]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+        """Return the values `(fill, image, map)`, and the curves `(image, map, point)`, where these are areas under some."""
+        found, curves = [], []
+        for own in each:
+            found.append(metric.function(trial, **own).double().cpu().numpy())
+            if (curve := trial.told()) is not None:
+                curves.append(curve.double().cpu().numpy())
+        return np.stack(found), np.mean(curves, 0) if curves else None
+
+
+def _curves(
+    found: npt.NDArray[np.float64], index: int, number: int
+) -> dict[Literal["map", "random", "centre"], npt.NDArray[np.float64]]:
+    """Return one map's curves `(image, point)`, and those of the controls, which follow the `number` maps where there are any."""
+    own = found[:, index]
+    if found.shape[1] == number:
+        return {"map": own}
+    return {"map": own, "random": found[:, number:-1].mean(1), "centre": found[:, -1]}
+
+
+def _drawn_for(image: Tensor, seed: int) -> torch.Generator:
+    """Return a generator for one image's random maps: alone or in a batch they are the same, and other images have others."""
+    return torch.Generator().manual_seed((seed + zlib.crc32(image.detach().cpu().float().numpy().tobytes())) % 2**63)
 
 
 def _pairs(values: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> list[tuple[float, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.comparison import Comparison
 from seewhy.errors import MetricError
 from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation
 from seewhy.images import Geometry
+from seewhy.measured import Origin
 
 Raw = tuple[npt.NDArray[np.float32], Geometry | None]
 """A map `(*grid)`, and the input that it covers; None: the model's own, or the picture, where it has that shape."""
+
+_Given = tuple[str, Raw, Explanation | None]
+"""A map's name, itself, and the explanation that it is of, where it is one's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,8 @@ class Presented:
         maps: for each image its maps.
         target: what they explain.
         methods, layers, how: where the maps were asked for by name, how they are made again.
+        origins: how each map was made; None for arrays.
+        skipped: methods that this model does not allow, and why.
     """
 
     names: tuple[str, ...]
@@ -38,6 +45,8 @@ class Presented:
     methods: tuple[str, ...] = ()
     layers: Any = None
     how: Mapping[str, Any] | None = None
+    origins: tuple[Origin | None, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def on_inputs(self, geometries: Sequence[Geometry]) -> Float[Tensor, "batch map *space"]:
         """Return the maps at the resolution of the model's inputs.
@@ -79,10 +88,10 @@ def present(ask: Explainer, image: Any, maps: Any, target: Any, layers: Any, how
     names = tuple(name for name, _, _ in found[0])
     if any(tuple(name for name, _, _ in own) != names for own in found):
         raise MetricError("Every image must come with maps of the same names, in the same order.")
-    about = [own[0][2] for own in found]
+    about = [None if own[0][2] is None else own[0][2].target_index for own in found]
     known = target is None and all(index is not None for index in about)
     asked = (about if several else about[0]) if known else target
-    return Presented(names, tuple(tuple(raw for _, raw, _ in own) for own in found), asked)
+    return Presented(names, tuple(tuple(raw for _, raw, _ in own) for own in found), asked, origins=_origins(found))
 
 
 def by_name(
@@ -94,15 +103,26 @@ def by_name(
     found = [_of_one(own) for own in each]
     names = tuple(name for name, _, _ in found[0])
     maps = tuple(tuple(raw for _, raw, _ in own) for own in found)
-    return Presented(names, maps, target, tuple(methods), layers, how)
+    skipped = compared.skipped if isinstance(compared, Comparison) else compared[0].skipped
+    return Presented(names, maps, target, tuple(methods), layers, how, _origins(found), skipped)
 
 
 def _are_names(maps: Any) -> bool:
     return isinstance(maps, list | tuple) and len(maps) > 0 and all(isinstance(each, str) for each in maps)
 
 
-def _of_one(maps: Any) -> list[tuple[str, Raw, int | None]]:
-    """Return one image's maps: name, map, and the class that it is about, where that is known."""
+def _origins(found: Sequence[list[_Given]]) -> tuple[Origin | None, ...]:
+    """Return how each map was made, from all images' maps."""
+    made = []
+    for each in zip(*found, strict=True):
+        known = [explanation for _, _, explanation in each if explanation is not None]
+        costs = tuple(explanation.cost for explanation in known)
+        made.append(Origin(known[0].method, known[0].layers, costs) if known else None)
+    return tuple(made)
+
+
+def _of_one(maps: Any) -> list[_Given]:
+    """Return one image's maps."""
     if isinstance(maps, Explanation):
         maps = [maps]
     if isinstance(maps, Mapping):
@@ -110,7 +130,7 @@ def _of_one(maps: Any) -> list[tuple[str, Raw, int | None]]:
     if isinstance(maps, list | tuple) and maps and all(isinstance(each, Explanation) for each in maps):
         several = len({each.method for each in maps}) < len(maps)
         names = [f"{each.method} {'+'.join(each.layers)}".strip() if several else each.method for each in maps]
-        return [(name, (each.raw, each.geometry), each.target_index) for name, each in zip(names, maps, strict=True)]
+        return [(name, (each.raw, each.geometry), each) for name, each in zip(names, maps, strict=True)]
     return [("map", (_array(maps), None), None)]
 
 

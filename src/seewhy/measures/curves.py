@@ -47,6 +47,12 @@ def normalised(values: Curve, trial: Trial, fill: Any) -> Curve:
     return ((values - low) / gap).where(gap.abs() > 1e-6, torch.nan)
 
 
+def told_area(values: Curve, trial: Trial) -> Values:
+    """Return the area under curves, and tell these for figures."""
+    trial.tell(values)
+    return area(values)
+
+
 @metric(
     "deletion",
     better="lower",
@@ -61,7 +67,7 @@ def deletion(trial: Trial, *, steps: int = 20, fill: Any = "blur", normalise: bo
     Options: steps, how many parts; fill, what is put there; normalise, scale P so that the whole input is 1 and none of it 0.
     """
     found = curve(trial, steps_of(steps), keeps=False, fill=fill)
-    return area(normalised(found, trial, fill) if normalise else found)
+    return told_area(normalised(found, trial, fill) if normalise else found, trial)
 
 
 @metric(
@@ -78,4 +84,4 @@ def insertion(trial: Trial, *, steps: int = 20, fill: Any = "blur", normalise: b
     Options: steps, how many parts; fill, what the input is without them; normalise as in deletion.
     """
     found = curve(trial, steps_of(steps), keeps=True, fill=fill)
-    return area(normalised(found, trial, fill) if normalise else found)
+    return told_area(normalised(found, trial, fill) if normalise else found, trial)

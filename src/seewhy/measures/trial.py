@@ -108,6 +108,7 @@ class Trial:
         self._truth = truth
         self._remade = remade
         self._memo: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._curve: Tensor | None = None
         self.images = images
         self.maps = maps
         self.totals = maps.flatten(2).sum(2) if totals is None else totals
@@ -132,6 +133,15 @@ class Trial:
         from seewhy.maps.held import Held
 
         return self.score(_Blank(Held(fill)), of)[:, 0]
+
+    def tell(self, curve: Float[Tensor, "batch map point"]) -> None:
+        """Tell the curve of which a metric's value is the area, at evenly spaced parts from 0 to 1, for figures."""
+        self._curve = curve
+
+    def told(self) -> Float[Tensor, "batch map point"] | None:
+        """Return the curve that was told since the last call; None where none was."""
+        curve, self._curve = self._curve, None
+        return curve
 
     def sample(self, row: int) -> Examined:
         """Return one sample."""
