@@ -153,7 +153,7 @@ class _Told:
             cost=cost_alone(self._spent, entry) + maps.cost,
             shared=self._spent,
             cut_short=maps.cut_short,
-            evidence={name: float(values[row]) for name, values in maps.evidence.items()},
+            reported={name: float(values[row]) for name, values in maps.reported.items()},
             outline=target.outline(sample.geometry) if isinstance(target, Outlined) else None,
             model=self._model.name,
             diagnosis=diagnose(raw, how),
@@ -192,7 +192,7 @@ class _Told:
         """Return what is known about how a map came to be."""
         entry, given = maps.wanted.method, _was_given(target)
         peaks = [self._peaks[key][row] for layer in maps.group if (key := (maps.question, layer.name)) in self._peaks]
-        gap, whole = (maps.evidence.get(name) for name in ("completeness gap", "score difference"))
+        gap, whole = (maps.reported.get(name) for name in ("completeness gap", "score difference"))
         is_probability = isinstance(target, ProbabilityTarget)
         return Circumstances(
             method=entry.name,

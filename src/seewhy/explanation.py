@@ -80,7 +80,7 @@ class Explanation:
         scaling: the scale of the heat map; see :meth:`scaled`.
         shows: "evidence" for the target, or "influence" on it in either direction.
         smooth: what was put around the method, in words.
-        evidence: numbers that tell how far the map can be trusted, such as the gap of integrated gradients.
+        reported: numbers that the method told about its map, such as the gap of integrated gradients.
         view: "positive": the heat map is the positive part, 0..1; "signed": the map itself, -1..1.
         cost: what this map took; the seconds of the recording that it shares with other maps are counted in each.
         shared: that recording's own cost.
@@ -117,7 +117,7 @@ class Explanation:
     shared: Cost = field(default_factory=Cost)
     smooth: tuple[str, ...] = ()
     cut_short: tuple[int, int] | None = None
-    evidence: Mapping[str, float] = field(default_factory=dict)
+    reported: Mapping[str, float] = field(default_factory=dict)
     outline: npt.NDArray[np.bool_] | None = None
     detections: tuple[Detection, ...] = ()
     input: npt.NDArray[np.float32] | None = None

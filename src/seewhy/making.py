@@ -34,7 +34,7 @@ class MadeMaps:
         values: `(batch, *grid)`, or `(batch, colour, *grid)`.
         reduction: how colours become one map; None where there are none.
         cost: what the method spent on one image, beyond the recording.
-        evidence: `(batch,)` each.
+        reported: numbers about the maps, `(batch,)` each.
         cut_short: (runs made, runs planned) where the budget ended the work early.
         notes: what must be said of all of them.
     """
@@ -45,7 +45,7 @@ class MadeMaps:
     values: npt.NDArray[np.float32]
     reduction: Reduction | None
     cost: Cost
-    evidence: Mapping[str, torch.Tensor]
+    reported: Mapping[str, torch.Tensor]
     cut_short: tuple[int, int] | None
     notes: tuple[str, ...]
 
@@ -108,8 +108,8 @@ def _together(
             f"baseline: zeros instead of '{usual}', since what a pixel value is in an input of shape {shape} is not known"
         )
     places = [f" at {row.name}" for row in group] if len(seen) > 1 else [""]
-    evidence = {
-        name + place: values for place, each in zip(places, seen, strict=True) for name, values in each.evidence.items()
+    reported = {
+        name + place: values for place, each in zip(places, seen, strict=True) for name, values in each.reported.items()
     }
     coloured = entry.colours if found[0].ndim == recordings.images.ndim else None
     return MadeMaps(
@@ -119,7 +119,7 @@ def _together(
         values=fused(found, entry.fuse or plan.fuse) if len(found) > 1 or entry.fuse else found[0],
         reduction=(plan.reduction or coloured) if coloured else None,
         cost=sum((each.cost for each in seen), Cost()),
-        evidence=evidence,
+        reported=reported,
         cut_short=next((each.cut_short for each in seen if each.cut_short is not None), None),
         notes=tuple(dict.fromkeys(notes)),
     )

@@ -18,6 +18,7 @@ from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation
 from seewhy.images import Geometry
 from seewhy.measured import Origin
+from seewhy.measures.placing import on_input
 
 Raw = tuple[npt.NDArray[np.float32], Geometry | None]
 """A map `(*grid)`, and the input that it covers; None: the model's own, or the picture, where it has that shape."""
@@ -149,6 +150,4 @@ def _on_input(raw: Raw, geometry: Geometry) -> npt.NDArray[np.float32]:
     values, covers = raw
     if values.ndim != len(geometry.axes):
         raise MetricError(f"A map of shape {values.shape} does not fit an input of {len(geometry.axes)} spatial axes.")
-    if covers is None:
-        covers = Geometry.identity(geometry.original_shape) if values.shape == geometry.original_shape else geometry
-    return covers.seen_from(geometry).to_original(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
+    return on_input(values, covers, geometry)

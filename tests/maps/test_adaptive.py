@@ -174,9 +174,9 @@ def test_guided_is_exact_on_a_linear_model_by_any_path(
     options = {"baseline": start, "steps": steps, "fraction": fraction, "max_dist": max_dist}
     why = seewhy.explain(model, image, 1, "guided-ig", **options)
     assert_close(why.colours, (image - start).double().numpy() * model.slope(1))
-    assert abs(why.evidence["completeness gap"]) < 1e-4
+    assert abs(why.reported["completeness gap"]) < 1e-4
     difference = scored(model, image, 1) - scored(model, start, 1)
-    assert why.evidence["score difference"] == pytest.approx(difference, rel=1e-5)
+    assert why.reported["score difference"] == pytest.approx(difference, rel=1e-5)
 
 
 def test_guided_without_freedom_goes_straight(curved: nn.Module, batch: Tensor) -> None:
@@ -226,7 +226,7 @@ def test_a_step_goes_as_far_as_the_goal_and_stays_near_the_line(fraction: float,
 def test_guided_tells_nothing_of_an_input_that_is_its_baseline(curved: nn.Module) -> None:
     why = seewhy.explain(curved, TILTED, 1, "guided-ig", baseline=TILTED, steps=4)
     assert not why.colours.any()
-    assert why.evidence["score difference"] == pytest.approx(0, abs=1e-6)
+    assert why.reported["score difference"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -235,9 +235,9 @@ def test_blur_is_exact_on_a_linear_model_where_its_steps_meet(shape: tuple[int, 
     model, image = Linear(*shape), torch.randn(shape, generator=torch.Generator().manual_seed(3))
     why = seewhy.explain(model, image, 1, "blur-ig", max_sigma=4.0, steps=steps, grad_step=0.0)
     assert_close(why.colours, (image.double() - blurred(image, 4.0)).numpy() * model.slope(1))
-    assert abs(why.evidence["completeness gap"]) < 1e-4
+    assert abs(why.reported["completeness gap"]) < 1e-4
     difference = scored(model, image, 1) - scored(model, blurred(image, 4.0), 1)
-    assert why.evidence["score difference"] == pytest.approx(difference, rel=1e-4)
+    assert why.reported["score difference"] == pytest.approx(difference, rel=1e-4)
 
 
 def test_blur_comes_near_the_closed_form_with_many_steps(linear: Linear, batch: Tensor) -> None:
@@ -250,7 +250,7 @@ def test_blur_comes_near_the_closed_form_with_many_steps(linear: Linear, batch: 
     assert errors[2] < 0.05
     for why in runs:
         expected = why.colours.sum() - closed.sum()
-        assert why.evidence["completeness gap"] == pytest.approx(expected, abs=2e-4)
+        assert why.reported["completeness gap"] == pytest.approx(expected, abs=2e-4)
 
 
 def test_blur_goes_to_the_same_part_of_any_input(curved: nn.Module, batch: Tensor) -> None:
@@ -269,12 +269,12 @@ def test_blur_goes_to_the_same_part_of_any_input(curved: nn.Module, batch: Tenso
 def test_the_gap_shrinks_with_the_steps(name: str, options: dict[str, Any], curved: nn.Module, batch: Tensor) -> None:
     image = (blurred(batch[0], 1.0) * 3 + TILTED * 2).float()
     runs = [seewhy.explain(curved, image, 2, name, steps=steps, **options) for steps in (4, 16, 64)]
-    gaps = [abs(why.evidence["completeness gap"]) for why in runs]
+    gaps = [abs(why.reported["completeness gap"]) for why in runs]
     assert gaps[2] < gaps[0] / 4
     assert gaps[2] < gaps[1] / 2
-    assert gaps[2] < 0.05 * abs(runs[2].evidence["score difference"])
+    assert gaps[2] < 0.05 * abs(runs[2].reported["score difference"])
     for why in runs:
-        whole = why.evidence["score difference"] + why.evidence["completeness gap"]
+        whole = why.reported["score difference"] + why.reported["completeness gap"]
         assert why.colours.sum() == pytest.approx(whole, abs=1e-5)
 
 
@@ -293,7 +293,7 @@ def test_a_batch_equals_one_by_one_with_a_question_each(
         alone = seewhy.explain(small_net, image, target, name, steps=6, **options)
         assert_close(found.colours, alone.colours)
         assert_close(other.colours, alone.colours)
-        assert found.evidence == pytest.approx(alone.evidence, abs=1e-5)
+        assert found.reported == pytest.approx(alone.reported, abs=1e-5)
 
 
 def test_several_baselines_are_the_mean_of_several_walks(small_net: SmallNet, batch: Tensor) -> None:

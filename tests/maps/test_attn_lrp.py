@@ -63,7 +63,7 @@ def test_equals_the_papers_equations(name: str, gamma: float) -> None:
     assert_close(why.raw, expected.sum(0), 1e-6)
     # What does not reach the input stayed with biases, or with softmax, whose rule loses some.
     assert why.raw.sum() + lost.total() == pytest.approx(why.score, rel=1e-5)
-    assert why.evidence["relevance kept on the way"] == pytest.approx(lost.total(), rel=1e-4)
+    assert why.reported["relevance kept on the way"] == pytest.approx(lost.total(), rel=1e-4)
     assert abs(lost["softmax"]) > 1e-3 * abs(why.score)
 
 

@@ -273,13 +273,13 @@ def test_what_was_spent_and_the_gap_are_told(net: Net, images: Tensor) -> None:
     assert (why.cost.forwards, why.cost.backwards) == (1 + 20 + 2, 20)
     with torch.no_grad():
         difference = float(net(images[1:2])[0, 0] - net(torch.zeros_like(images[:1]))[0, 0])
-    assert why.evidence["score difference"] == pytest.approx(difference, abs=1e-5)
-    assert why.evidence["completeness gap"] == pytest.approx(float(why.raw.sum()) - difference, abs=1e-5)
+    assert why.reported["score difference"] == pytest.approx(difference, abs=1e-5)
+    assert why.reported["completeness gap"] == pytest.approx(float(why.raw.sum()) - difference, abs=1e-5)
     lrp = seewhy.explain(net, images[0], 2, "captum:LRP")
-    assert lrp.raw.sum() - lrp.score == pytest.approx(lrp.evidence["completeness gap"], abs=1e-5)
+    assert lrp.raw.sum() - lrp.score == pytest.approx(lrp.reported["completeness gap"], abs=1e-5)
     for option in ({"return_convergence_delta": False}, {"multiply_by_inputs": False}):
         quiet = seewhy.explain(net, images[0], 2, "captum:DeepLift", **option)
-        assert not quiet.evidence
+        assert not quiet.reported
         assert quiet.cost.forwards == 1 + 2
 
 

@@ -58,8 +58,8 @@ def test_the_map_equals_the_papers(batch: Tensor) -> None:
         assert total == pytest.approx(score, rel=1e-9)  # the paper's theorem
         why = seewhy.explain(model, batch[seed], 2, "fullgrad")
         assert_close(why.raw, expected)
-        assert why.evidence["score difference"] == pytest.approx(score, rel=1e-5)
-        assert abs(why.evidence["completeness gap"]) < 1e-5
+        assert why.reported["score difference"] == pytest.approx(score, rel=1e-5)
+        assert abs(why.reported["completeness gap"]) < 1e-5
         assert why.colours is None
 
 
@@ -107,8 +107,8 @@ def test_pytorch_grad_cam_stretches_channel_by_channel(batch: Tensor) -> None:
 def test_complete_on_the_built_in_model(embedded: seewhy.Explainer, chelsea: np.ndarray) -> None:
     """Batch norm everywhere, and ReLU6, which adds what the paper calls an implicit bias where it is full."""
     for why in embedded.compare(chelsea, "fullgrad", targets=[281, 904]):
-        assert why.evidence["score difference"] == pytest.approx(why.score, rel=1e-5)
-        assert abs(why.evidence["completeness gap"]) < 1e-4 * max(1, abs(why.score))
+        assert why.reported["score difference"] == pytest.approx(why.score, rel=1e-5)
+        assert abs(why.reported["completeness gap"]) < 1e-4 * max(1, abs(why.score))
         assert why.raw.min() >= 0
 
 
@@ -124,7 +124,7 @@ def test_what_is_missing_is_told(batch: Tensor) -> None:
     model = Gated().eval()
     model.load_state_dict(make_small_net().state_dict())
     why = seewhy.explain(model.double(), batch[0], 2, "fullgrad")
-    assert abs(why.evidence["completeness gap"]) > 0.01
+    assert abs(why.reported["completeness gap"]) > 0.01
     assert np.isfinite(why.raw).all()
 
 
@@ -134,7 +134,7 @@ def test_a_batch_equals_one_by_one_with_a_question_each(batch: Tensor) -> None:
     for image, target, found in zip(batch, [2, "0-vs-1", 4], together, strict=True):
         alone = seewhy.explain(model, image, target, "fullgrad")
         assert_close(found.raw, alone.raw)
-        assert found.evidence == pytest.approx(alone.evidence, abs=1e-6)
+        assert found.reported == pytest.approx(alone.reported, abs=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 0.999), (torch.bfloat16, 0.98)])
@@ -159,7 +159,7 @@ def test_a_model_that_overwrites_what_its_derivative_needs(batch: Tensor) -> Non
     expected = seewhy.explain(plain.double(), batch[0], 2, "fullgrad")
     found = seewhy.explain(model.double(), batch[0], 2, "fullgrad")
     assert_close(found.raw, expected.raw)
-    assert abs(found.evidence["completeness gap"]) < 1e-5
+    assert abs(found.reported["completeness gap"]) < 1e-5
 
 
 def test_two_questions_at_once_are_two_maps(small_net: SmallNet, batch: Tensor) -> None:

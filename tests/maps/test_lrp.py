@@ -182,8 +182,8 @@ def test_the_epsilon_rule_without_biases_is_input_times_gradient(make: Callable[
 def test_relevance_adds_up_to_the_score_without_biases(name: str, images: Tensor) -> None:
     for why in seewhy.explain(filled(Block()), images.abs(), TARGETS, "lrp", composite=name):
         assert why.raw.sum() == pytest.approx(why.score, rel=1e-3)
-        assert why.evidence["score difference"] == pytest.approx(why.score, rel=1e-5)
-        assert why.evidence["relevance kept by biases"] == pytest.approx(why.score - why.raw.sum(), abs=1e-4)
+        assert why.reported["score difference"] == pytest.approx(why.score, rel=1e-5)
+        assert why.reported["relevance kept by biases"] == pytest.approx(why.score - why.raw.sum(), abs=1e-4)
 
 
 def test_a_contrast_adds_up_too(images: Tensor) -> None:

@@ -226,7 +226,7 @@ def test_channels_that_show_nothing_are_scored_together_once(images: Tensor) -> 
         why = ask(images[0], 1, "score-cam", "block")
     assert sum(seen) == 1 + 1 + 9  # the recording, "nothing there", the living channels
     assert why.cost.forwards == 11
-    assert why.evidence == {"channels that show something": 9}
+    assert why.reported == {"channels that show something": 9}
     assert_close(why.raw, score_cam(model, "block", images[0], 1))
 
 
@@ -243,7 +243,7 @@ def test_a_layer_that_is_dead_everywhere_gives_a_flat_map_that_is_told(images: T
     why = seewhy.explain(residual(alive=0), images[0], 1, "score-cam", "block")
     assert not why.raw.any()
     assert [finding.code for finding in why.diagnosis] == ["flat"]
-    assert why.evidence == {"channels that show something": 0}
+    assert why.reported == {"channels that show something": 0}
 
 
 @pytest.mark.parametrize("name", ["score-cam", "ss-cam", "is-cam"])
@@ -254,11 +254,11 @@ def test_a_batch_with_its_own_targets_and_dead_channels_equals_one_by_one(name: 
     images = images * torch.tensor([1.0, 1.5, 3.0]).view(3, 1, 1, 1)
     targets, options = [4, 0, 2], {} if name == "score-cam" else {"samples": 3}
     together = seewhy.explain(model, images, targets, name, "block", **options)
-    assert len({why.evidence["channels that show something"] for why in together}) > 1
+    assert len({why.reported["channels that show something"] for why in together}) > 1
     for image, target, why in zip(images, targets, together, strict=True):
         alone = seewhy.explain(model, image, target, name, "block", **options)
         assert_close(why.raw, alone.raw)
-        assert why.evidence == alone.evidence
+        assert why.reported == alone.reported
 
 
 def test_several_targets_share_their_forwards(images: Tensor) -> None:

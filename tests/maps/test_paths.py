@@ -86,9 +86,9 @@ def test_exact_on_a_linear_model_by_any_rule(rule: str, steps: int, linear: Line
     slope = linear.layer.weight[1].detach().view(3, 24, 40).numpy()
     assert_close(why.colours, (batch[0] - TILTED).double().numpy() * slope)
     assert_close(why.raw, why.colours.astype(float).sum(0))
-    assert abs(why.evidence["completeness gap"]) < 1e-5
+    assert abs(why.reported["completeness gap"]) < 1e-5
     expected = scored(linear, batch[0], 1) - scored(linear, TILTED, 1)
-    assert why.evidence["score difference"] == pytest.approx(expected, rel=1e-5)
+    assert why.reported["score difference"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("power", "steps"), [(2, 1), (4, 2), (8, 4)])
@@ -99,9 +99,9 @@ def test_gauss_legendre_is_exact_for_polynomials(power: int, steps: int, batch: 
     weights, image = model.weights.detach().numpy(), batch[0].double().numpy()
     assert_close(why.colours, weights * (image**power - TILTED.double().numpy() ** power), tolerance=1e-6)
     size = np.abs(why.colours).sum()
-    assert abs(why.evidence["completeness gap"]) < 1e-5 * size
+    assert abs(why.reported["completeness gap"]) < 1e-5 * size
     fewer = seewhy.explain(model, batch[0], 0, "integrated-gradients", baseline=TILTED, steps=steps, rule="left")
-    assert abs(fewer.evidence["completeness gap"]) > 1e-3 * size
+    assert abs(fewer.reported["completeness gap"]) > 1e-3 * size
 
 
 # Slow loops and captum.
@@ -130,7 +130,7 @@ def test_every_quadrature_equals_a_slow_loop(rule: str, steps: int, curved: nn.M
     why = seewhy.explain(curved, batch[1], 2, "integrated-gradients", baseline=TILTED, rule=rule, steps=steps)
     assert_close(why.colours, expected)
     gap = expected.sum() - (scored(curved, batch[1], 2) - scored(curved, TILTED, 2))
-    assert why.evidence["completeness gap"] == pytest.approx(gap, abs=1e-5)
+    assert why.reported["completeness gap"] == pytest.approx(gap, abs=1e-5)
 
 
 @pytest.mark.parametrize("rule", sorted(NODES))
@@ -151,11 +151,11 @@ def test_a_real_net_of_relus_and_the_sum_that_it_reports(small_net: SmallNet, ba
     theirs = attr.IntegratedGradients(model).attribute(batch[:1].double(), target=3, n_steps=50)
     assert_close(why.colours, theirs[0].numpy())
     difference = scored(model, batch[0], 3) - scored(model, ZEROS, 3)
-    assert why.evidence["score difference"] == pytest.approx(difference, rel=1e-5)
-    assert why.raw.sum() == pytest.approx(difference + why.evidence["completeness gap"], abs=1e-5)
-    assert abs(why.evidence["completeness gap"]) < 0.02 * abs(difference)
+    assert why.reported["score difference"] == pytest.approx(difference, rel=1e-5)
+    assert why.raw.sum() == pytest.approx(difference + why.reported["completeness gap"], abs=1e-5)
+    assert abs(why.reported["completeness gap"]) < 0.02 * abs(difference)
     coarse = seewhy.explain(model, batch[0], 3, "integrated-gradients", baseline="dataset", steps=2)
-    assert abs(coarse.evidence["completeness gap"]) > 3 * abs(why.evidence["completeness gap"])
+    assert abs(coarse.reported["completeness gap"]) > 3 * abs(why.reported["completeness gap"])
 
 
 # Baselines.
@@ -170,7 +170,7 @@ def test_several_baselines_are_the_mean_of_several_runs(given: object, small_net
     ]
     assert_close(both.colours, np.mean([each.colours for each in runs], 0))
     for name in ("score difference", "completeness gap"):
-        assert both.evidence[name] == pytest.approx(np.mean([each.evidence[name] for each in runs]), abs=1e-6)
+        assert both.reported[name] == pytest.approx(np.mean([each.reported[name] for each in runs]), abs=1e-6)
     assert (both.cost.forwards, both.cost.backwards) == (1 + 18 + 2, 18)
 
 
@@ -205,7 +205,7 @@ def test_a_batch_equals_one_by_one_with_a_question_each(small_net: SmallNet, bat
         for image, target, found in zip(batch, [2, "0-vs-1", 4], together, strict=True):
             alone = seewhy.explain(small_net, image, target, name, **options)
             assert_close(found.colours, alone.colours)
-            assert found.evidence == pytest.approx(alone.evidence, abs=1e-5)
+            assert found.reported == pytest.approx(alone.reported, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["integrated-gradients", "gradient-shap"])
@@ -228,7 +228,7 @@ def test_a_budget_takes_points_from_all_along_the_line(linear: Linear, batch: Te
     assert (why.cost.forwards, why.cost.backwards) == (1 + 7 + 1, 7)
     slope = linear.layer.weight[1].detach().view(3, 24, 40).numpy()
     assert_close(why.colours, (batch[0] - TILTED).double().numpy() * slope)
-    assert abs(why.evidence["completeness gap"]) < 1e-5
+    assert abs(why.reported["completeness gap"]) < 1e-5
 
 
 def test_a_budget_gives_something_close_on_a_net(curved: nn.Module, batch: Tensor) -> None:
@@ -239,7 +239,7 @@ def test_a_budget_gives_something_close_on_a_net(curved: nn.Module, batch: Tenso
     assert np.isfinite(part.colours).all()
     assert np.corrcoef(whole.colours.ravel(), part.colours.ravel())[0, 1] > 0.99
     actual = part.colours.sum() - (scored(curved, batch[0], 1) - scored(curved, TILTED, 1))
-    assert part.evidence["completeness gap"] == pytest.approx(actual, abs=1e-4)
+    assert part.reported["completeness gap"] == pytest.approx(actual, abs=1e-4)
 
 
 def test_a_budget_that_leaves_out_a_baseline_is_the_map_of_the_others(linear: Linear, batch: Tensor) -> None:
@@ -248,7 +248,7 @@ def test_a_budget_that_leaves_out_a_baseline_is_the_map_of_the_others(linear: Li
         for baseline in (TILTED, [TILTED, "blur"])
     )
     assert_close(both.colours, first.colours, tolerance=1e-6)
-    assert both.evidence == pytest.approx(first.evidence, abs=1e-5)
+    assert both.reported == pytest.approx(first.reported, abs=1e-5)
     three = seewhy.explain(linear, batch[0], 1, "integrated-gradients", baseline=[TILTED, "blur"], budget=3)
     every = seewhy.explain(linear, batch[0], 1, "integrated-gradients", baseline=[TILTED, "blur"])
     assert_close(three.colours, every.colours)  # two points of one line and one of the other: each line counts the same
@@ -288,15 +288,15 @@ def test_gradient_shap_equals_a_slow_loop(spread: float, curved: nn.Module, batc
     why = seewhy.explain(curved, batch[0], 2, "gradient-shap", baseline=given, samples=11, spread=spread, seed=5)
     assert_close(why.colours, total)
     mean = np.mean([scored(curved, start, 2) for start in starts])
-    assert why.evidence["score difference"] == pytest.approx(scored(curved, batch[0], 2) - mean, rel=1e-4)
-    assert why.evidence["completeness gap"] == pytest.approx(total.sum() - why.evidence["score difference"], abs=1e-4)
+    assert why.reported["score difference"] == pytest.approx(scored(curved, batch[0], 2) - mean, rel=1e-4)
+    assert why.reported["completeness gap"] == pytest.approx(total.sum() - why.reported["score difference"], abs=1e-4)
 
 
 def test_gradient_shap_is_exact_on_a_linear_model_and_equals_captums(linear: Linear, batch: Tensor) -> None:
     why = seewhy.explain(linear, batch[0], 1, "gradient-shap", baseline=TILTED, samples=3)
     slope = linear.layer.weight[1].detach().view(3, 24, 40).numpy()
     assert_close(why.colours, (batch[0] - TILTED).double().numpy() * slope)
-    assert abs(why.evidence["completeness gap"]) < 1e-5
+    assert abs(why.reported["completeness gap"]) < 1e-5
     theirs = attr.GradientShap(linear).attribute(
         batch[:1].double(), baselines=TILTED[None].double(), target=1, n_samples=3, stdevs=0.0
     )

@@ -159,7 +159,7 @@ def test_the_built_in_model_equals_the_authors_own(embedded: seewhy.Explainer) -
     )
     why = embedded(image, 11, "xrai", steps=4, colours="max")
     assert_close(why.raw, theirs, tolerance=1e-4)
-    assert why.evidence == pytest.approx(base.evidence, abs=1e-4)
+    assert why.reported == pytest.approx(base.reported, abs=1e-4)
 
 
 # What is known without them.
@@ -196,7 +196,7 @@ def test_the_map_is_level_on_regions_and_sums_to_the_attributions(small_net: Sma
     assert why.raw.shape == (24, 40)
     assert why.raw.sum() == pytest.approx(base.raw.sum(), abs=1e-4)
     for name in ("score difference", "completeness gap"):
-        assert why.evidence[name] == pytest.approx(base.evidence[name], abs=1e-6)
+        assert why.reported[name] == pytest.approx(base.reported[name], abs=1e-6)
     levels = np.unique(why.raw)
     assert 1 < len(levels) < 200
     for level in levels:
@@ -230,7 +230,7 @@ def test_lines_and_volumes(space: tuple[int, ...]) -> None:
     why = seewhy.explain(model, image, 1, "xrai", steps=6, baseline="dataset")
     assert why.raw.shape == space
     assert 1 < len(np.unique(why.raw)) <= why.raw.size
-    whole = why.evidence["score difference"] + why.evidence["completeness gap"]
+    whole = why.reported["score difference"] + why.reported["completeness gap"]
     assert why.raw.sum() == pytest.approx(whole, abs=1e-4)
 
 

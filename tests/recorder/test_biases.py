@@ -180,10 +180,10 @@ def test_layer_norms_of_either_order_and_folded_windows_are_read_sample_by_sampl
     model = lively(make())
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     together = seewhy.explain(model, images, [3, 7], "fullgrad")
-    assert together[0].evidence != pytest.approx(together[1].evidence, abs=1e-3)
+    assert together[0].reported != pytest.approx(together[1].reported, abs=1e-3)
     for image, target, why in zip(images, [3, 7], together, strict=True):
         alone = seewhy.explain(model, image, target, "fullgrad")
-        assert why.evidence == pytest.approx(alone.evidence, abs=1e-5)
+        assert why.reported == pytest.approx(alone.reported, abs=1e-5)
         np.testing.assert_allclose(why.raw, alone.raw, atol=1e-5 * alone.raw.max())
         assert np.ptp(why.raw) > 0
 
@@ -218,7 +218,7 @@ def test_samples_are_not_mistaken_for_steps(batch: Tensor) -> None:
     model = StepsFirst().eval()
     six = torch.cat([batch, 2 * batch])  # 24 x 40 pixels are 2 x 3 patches
     for why in seewhy.explain(model, six, 1, "fullgrad"):
-        assert abs(why.evidence["completeness gap"]) < 1e-5
+        assert abs(why.reported["completeness gap"]) < 1e-5
 
 
 def test_only_this_backward_is_heard_and_no_hook_stays(small_net: SmallNet, batch: Tensor) -> None:

@@ -92,7 +92,7 @@ def about(explanation: Explanation) -> None:
     console = Console(soft_wrap=True)
     for finding in explanation.diagnosis:
         console.print(f"! {finding}", style="bold yellow", markup=False, highlight=False)
-    for name, value in explanation.evidence.items():
+    for name, value in explanation.reported.items():
         console.print(f"{name}: {value:.4g}", style="dim", markup=False, highlight=False)
     for note in explanation.notes:
         console.print(f"note: {note}", style="dim", markup=False, highlight=False)

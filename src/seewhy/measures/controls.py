@@ -30,4 +30,25 @@ def centre_map(space: tuple[int, ...]) -> Float[Tensor, "*space"]:
     return (-squares / (2 * 0.25**2)).exp()
 
 
+def shuffled(values: Float[Tensor, "*grid"], generator: torch.Generator) -> Float[Tensor, "*grid"]:
+    """Return a map whose tiles, up to 8 along each axis, lie elsewhere at random: as coarse, as smooth, knowing nothing."""
+    shape = values.shape
+    tiles = [min(length, _TILES) for length in shape]
+    moved = torch.randperm(math.prod(tiles), generator=generator)
+    places = torch.meshgrid(*(torch.arange(length) for length in shape), indexing="ij")
+    own = [place * count // length for place, count, length in zip(places, tiles, shape, strict=True)]
+    number = own[0]
+    for tile, count in zip(own[1:], tiles[1:], strict=True):
+        number = number * count + tile
+    other, source = moved[number], []
+    for place, tile, count, length in reversed(list(zip(places, own, tiles, shape, strict=True))):
+        there = other % count
+        other = other // count
+        begin = (-(-there * length // count), -(-tile * length // count))  # of a tile: its first cell, rounded up
+        last = -(-(there + 1) * length // count) - 1
+        source.append(torch.minimum(begin[0] + place - begin[1], last))  # tiles may differ by a cell
+    return values[tuple(reversed(source))]
+
+
+_TILES = 8
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}

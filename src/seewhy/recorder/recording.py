@@ -140,7 +140,7 @@ class Recording:
 
     Attributes:
         generator: for a method's own random draws; seeded anew for every recording.
-        evidence: what the method told about its map, `(batch,)` each, by name.
+        reported: what the method told about its map, `(batch,)` each, by name.
         cost: what the method spent on one image, beyond the recording.
         cut_short: (runs made, runs planned) where a budget ended the work early.
         notes: what else must be said of the map.
@@ -153,7 +153,7 @@ class Recording:
         self._sharing = sharing
         self._only = only
         self.generator = torch.Generator().manual_seed(of.conditions.seed)
-        self.evidence: dict[str, Tensor] = {}
+        self.reported: dict[str, Tensor] = {}
         self.cost = Cost()
         self.cut_short: tuple[int, int] | None = None
         self.notes: tuple[str, ...] = ()
@@ -273,7 +273,7 @@ class Recording:
 
     def report(self, name: str, values: Shaped[Tensor, " batch"]) -> None:
         """Tell a number about each sample's map, such as how far it is from complete."""
-        self.evidence[name] = values.detach().float().cpu()
+        self.reported[name] = values.detach().float().cpu()
 
     def pay(self, cost: Cost) -> None:
         """Tell what was spent on one image by a method that runs the model by itself."""

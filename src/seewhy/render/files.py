@@ -112,7 +112,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "reduction": explanation.reduction,
         "scaling": explanation.scaling,
         "shows": explanation.shows,
-        "evidence": {name: _number(value) for name, value in explanation.evidence.items()},
+        "reported": {name: _number(value) for name, value in explanation.reported.items()},
         "view": explanation.view,
         "channel_shares": None if explanation.colours is None else explanation.channel_shares().round(6).tolist(),
         "cost": {
@@ -136,7 +136,7 @@ def html_fragment(explanation: Explanation, **style: Any) -> str:
     )
     told = [("target", explanation.target), ("method", explanation.method), ("layers", ", ".join(explanation.layers))]
     told += [("layout", explanation.layout), ("cost", str(explanation.cost))]
-    told += [(name, f"{value:.4g}") for name, value in explanation.evidence.items()]
+    told += [(name, f"{value:.4g}") for name, value in explanation.reported.items()]
     told += [("attention", str(finding)) for finding in explanation.diagnosis]
     told += [("note", note) for note in explanation.notes]
     facts = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in told)

@@ -1,0 +1,221 @@
+"""How true a map was found to be, on the model itself, in a word, in numbers and in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Word = Literal["supported", "weak", "no better than chance"]
+
+BY_CHANCE = 0.03
+"""The chance of a map that knows nothing to do as well: below it a map is better than chance."""
+
+SURELY = 0.02
+"""The chance below which a map is supported, if much hangs on it."""
+
+MUCH = 0.4
+"""The score from which much of the answer hangs on the brightest places."""
+
+_SPREAD, _WEIGHT = 0.35, 10
+"""How far maps that know nothing differ, before any is seen: a standard deviation, and as how many of them this counts. Measured
+on models that look at a known mark and on photographs: 0.2 to 0.4, for coarse maps."""
+
+SATURATED = 0.9
+"""The part of the answer that is left without half of the input, from which a model is sure of it whatever is hidden."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the model said when the brightest places of a map were hidden, or all others.
+
+    Attributes:
+        word: "supported", "weak" or "no better than chance".
+        reason: why, in a sentence.
+        remedy: what to do next; empty where the map is supported.
+        score: how much of the answer hangs on the brightest places: 0 as much as on others of the same number, 1 all of it.
+        chance: of a map that knows nothing to do as well, 0..1.
+        parts: which parts of the input were kept and hidden, 0..1.
+        kept: what the model said of the brightest part alone, one a part.
+        hidden: what it said without it.
+        control_parts: the parts tried with shuffled maps.
+        control_kept, control_hidden: `(shuffle, control part)`, the same for maps whose places were shuffled.
+        whole: what the model says of the whole input.
+        blank: what it says of nothing of it.
+        unit: whether these are probabilities.
+        forwards: runs of the model that this took.
+    """
+
+    word: Word
+    reason: str
+    remedy: str
+    score: float
+    chance: float
+    parts: tuple[float, ...]
+    kept: tuple[float, ...]
+    hidden: tuple[float, ...]
+    control_parts: tuple[float, ...]
+    control_kept: npt.NDArray[np.float64]
+    control_hidden: npt.NDArray[np.float64]
+    whole: float
+    blank: float
+    unit: Literal["probability", "score"]
+    forwards: int
+
+    def __str__(self) -> str:
+        """Return the word, the reason and what to do, as one line."""
+        return " ".join(filter(None, (f"{self.word}: {self.reason}", self.remedy)))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of one map; attributes as in :class:`Evidence`."""
+
+    parts: tuple[float, ...]
+    kept: npt.NDArray[np.float64]
+    hidden: npt.NDArray[np.float64]
+    control_parts: tuple[float, ...]
+    control_kept: npt.NDArray[np.float64]
+    control_hidden: npt.NDArray[np.float64]
+    whole: float
+    blank: float
+    unit: Literal["probability", "score"]
+    forwards: int
+
+    @property
+    def scale(self) -> float:
+        """What there is to lose: the answer's probability, or how far its score is from that of an empty input."""
+        return self.whole if self.unit == "probability" else abs(self.whole - self.blank)
+
+    def at(self, part: float) -> tuple[float, float, float, float]:
+        """Return at a control part: what was said of the map's part, kept and hidden, and of others' on average."""
+        mine, theirs = self.parts.index(part), self.control_parts.index(part)
+        others = (float(self.control_kept[:, theirs].mean()), float(self.control_hidden[:, theirs].mean()))
+        return float(self.kept[mine]), float(self.hidden[mine]), *others
+
+
+@dataclass(frozen=True)
+class Aspects:
+    """What is known of a map beside what was seen, for the reason.
+
+    Attributes:
+        class_blind: the method does not depend on the target.
+        flat: the map is the same everywhere.
+        edge: the part of the brightest places that lies on the border of the input.
+        method: its name.
+    """
+
+    class_blind: bool
+    flat: bool
+    edge: float
+    method: str
+
+
+def judged(seen: Seen, aspects: Aspects) -> Evidence:
+    """Return what was seen, with a word.
+
+    What hangs on a map is the mean, over the control parts, of what the model says of the part alone minus what it says without
+    it. Maps of which the places were shuffled tell how that varies by chance; since they are few, their spread is drawn towards
+    the usual one (a scaled inverse chi-squared prior), and Student's t with the sum of both degrees of freedom gives the chance.
+    """
+    scale = max(seen.scale, 1e-12)
+    places = [seen.parts.index(part) for part in seen.control_parts]
+    own = float((seen.kept[places] - seen.hidden[places]).mean()) / scale
+    others = (seen.control_kept - seen.control_hidden).mean(1) / scale
+    number = len(others)
+    spread = (_WEIGHT * _SPREAD**2 + ((others - others.mean()) ** 2).sum()) / (_WEIGHT + number - 1)
+    distance = (own - others.mean()) / np.sqrt(spread * (1 + 1 / number))
+    chance = float(stats.t.sf(distance, _WEIGHT + number - 1))
+    score = float((own - others.mean()) / max(1 - others.mean(), 1e-12))
+    word: Word = "no better than chance"
+    if chance < BY_CHANCE and not aspects.flat:
+        word = "supported" if chance < SURELY and score >= MUCH else "weak"
+    reason, remedy = _why(word, seen, aspects)
+    return Evidence(
+        word=word,
+        reason=reason,
+        remedy=remedy,
+        score=score,
+        chance=chance,
+        parts=seen.parts,
+        kept=tuple(seen.kept.tolist()),
+        hidden=tuple(seen.hidden.tolist()),
+        control_parts=seen.control_parts,
+        control_kept=seen.control_kept,
+        control_hidden=seen.control_hidden,
+        whole=seen.whole,
+        blank=seen.blank,
+        unit=seen.unit,
+        forwards=seen.forwards,
+    )
+
+
+def _why(word: Word, seen: Seen, aspects: Aspects) -> tuple[str, str]:
+    """Return the reason and what to do next."""
+    part = seen.control_parts[-1]
+    number = _number(seen.unit)
+    what = "the model's probability" if seen.unit == "probability" else "the model's score"
+    kept, hidden, _, elsewhere = seen.at(part)
+    said = (
+        f"without the brightest {part:.0%} of the picture {what} goes from {number(seen.whole)} to {number(hidden)} (without as "
+        f"much elsewhere: {number(elsewhere)}); of these {part:.0%} alone it is {number(kept)}."
+    )
+    if word == "supported":
+        return said, ""
+    return f"{said}{_cause(seen, aspects)}", _remedy(word, seen, aspects)
+
+
+def _cause(seen: Seen, aspects: Aspects) -> str:
+    if aspects.flat:
+        return " The map is the same everywhere."
+    if _is_settled(seen):
+        return " The model says the same of an empty picture, so that nothing in this one can be shown to matter."
+    if _is_saturated(seen):
+        return " The model stays sure whatever part is hidden: it needs little of the picture, and finds it in many places."
+    if aspects.class_blind:
+        return f" {aspects.method} does not ask what the class needs."
+    if aspects.edge > _MOSTLY:
+        return " The brightest places lie on the border of the picture."
+    return ""
+
+
+def _remedy(word: Word, seen: Seen, aspects: Aspects) -> str:
+    if _is_settled(seen) or _is_saturated(seen):
+        return "Ask what sets the class apart from the next (target 'A-vs-B')." if not aspects.flat else _OTHER_MAP
+    begin = "Take it as a hint only." if word == "weak" else "Do not rely on this map."
+    return f"{begin} {_OTHER_MAP}"
+
+
+_OTHER_MAP = "Try several layers together (--layer all-stages) or another method, and compare which is supported."
+_MOSTLY = 0.6
+
+
+def _is_settled(seen: Seen) -> bool:
+    return seen.unit == "probability" and seen.blank > SATURATED * seen.whole
+
+
+def _is_saturated(seen: Seen) -> bool:
+    everything = np.concatenate([seen.hidden, seen.control_hidden.flatten()])
+    return seen.unit == "probability" and bool((everything > SATURATED * seen.whole).mean() > SATURATED)
+
+
+def _number(unit: str) -> Callable[[float], str]:
+    return (lambda value: f"{value:.0%}") if unit == "probability" else (lambda value: f"{value:.3g}")
+
+
+def edge_share(values: npt.NDArray[np.float32], part: float = 0.1) -> float:
+    """Return which part of a map's highest places lies on its border, a sixteenth of each side wide."""
+    inner = np.ones(values.shape, bool)
+    for axis, length in enumerate(values.shape):
+        border = max(1, round(length / 16))
+        places = np.arange(length)
+        within = (places >= border) & (places < length - border)
+        inner &= within.reshape([-1 if other == axis else 1 for other in range(values.ndim)])
+    high = values >= np.quantile(values, 1 - part)
+    return float((high & ~inner).sum() / max(1, high.sum()))
+
+

@@ -1,0 +1,121 @@
+"""Maps are put to the test on the model that they are about, and get a word for how true they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seewhy.evidence import Aspects, Evidence, Seen, edge_share, judged
+from seewhy.explanation import Explanation
+from seewhy.inputs import Sample
+from seewhy.maps import find_method
+from seewhy.maps.held import Held
+from seewhy.measures import Trial
+from seewhy.measures.controls import shuffled
+from seewhy.measures.cut import Cut
+from seewhy.measures.placing import on_input
+from seewhy.recorder import Recordings
+from seewhy.targets import Chances, ProbabilityTarget, Question, likelihood
+
+PARTS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+"""Which parts of the input, the brightest first, are kept and hidden."""
+
+CONTROL_PARTS = (0.1, 0.3)
+"""Those that shuffled maps are tried with, too."""
+
+SHUFFLES = 6
+"""Shuffled maps for each map: with the parts above, 37 runs of the model a map."""
+
+FILL = Held("blur")
+
+
+def verified(
+    made: Sequence[tuple[Sample, Sequence[Explanation]]],
+    questions: Sequence[Question],
+    recordings: Recordings,
+    chances: Chances,
+) -> Iterator[list[Explanation]]:
+    """Yield each sample's explanations with their evidence.
+
+    Args:
+        made: the samples of one recorded batch, each with its explanations.
+        questions: what each explanation is about, for all samples.
+        recordings: what the model did.
+        chances: how its scores become probabilities.
+    """
+    found: dict[tuple[int, int], Evidence] = {}
+    for question in dict.fromkeys(questions):
+        numbers = [number for number, other in enumerate(questions) if other == question]
+        grids = [each for each in numbers if made[0][1][each].raw.size > 1]
+        if grids:
+            found.update(_evidence(made, grids, question, recordings, chances))
+    for row, (_, each) in enumerate(made):
+        yield [
+            replace(one, evidence=found.get((row, number))) for number, one in enumerate(each)
+        ]
+
+
+def _evidence(
+    made: Sequence[tuple[Sample, Sequence[Explanation]]],
+    numbers: Sequence[int],
+    question: Question,
+    recordings: Recordings,
+    chances: Chances,
+) -> Iterator[tuple[tuple[int, int], Evidence]]:
+    """Yield ((sample, explanation), evidence) for the explanations of one question."""
+    likely = tuple(likelihood(target, output, chances) for target, output in zip(question, recordings.outputs, strict=True))
+    maps = torch.stack([torch.stack([_placed(each[n], each[n].raw, sample) for n in numbers]) for sample, each in made])
+    controls = torch.stack([torch.cat([_shuffles(each[n], sample, recordings) for n in numbers]) for sample, each in made])
+
+    def trial(judged_maps: Tensor) -> Trial:
+        return Trial(recordings.engine, recordings.images, (question, likely), judged_maps, recordings.conditions)
+
+    own, other = trial(maps), trial(controls)
+    kept, hidden = (_said(own, PARTS, keeps) for keeps in (True, False))
+    control_kept, control_hidden = (_said(other, CONTROL_PARTS, keeps) for keeps in (True, False))
+    blank = own.blank(FILL.value).double().numpy()
+    forwards = 2 * len(PARTS) + 2 * SHUFFLES * len(CONTROL_PARTS) + 1
+    for row, (_, each) in enumerate(made):
+        whole = float(likely[row](recordings.outputs[row]))
+        for place, number in enumerate(numbers):
+            rows = slice(place * SHUFFLES, (place + 1) * SHUFFLES)
+            seen = Seen(
+                parts=PARTS,
+                kept=kept[row, place],
+                hidden=hidden[row, place],
+                control_parts=CONTROL_PARTS,
+                control_kept=control_kept[row, rows],
+                control_hidden=control_hidden[row, rows],
+                whole=whole,
+                blank=float(blank[row]),
+                unit="probability" if isinstance(likely[row], ProbabilityTarget) else "score",
+                forwards=forwards,
+            )
+            yield (row, number), judged(seen, _aspects(each[number], maps[row, place]))
+
+
+def _said(trial: Trial, parts: tuple[float, ...], keeps: bool) -> np.ndarray:
+    found = trial.score(Cut(parts, keeps, FILL)).double().numpy()
+    return found.reshape(len(found), -1, len(parts))
+
+
+def _placed(explanation: Explanation, values: np.ndarray, sample: Sample) -> Tensor:
+    return torch.from_numpy(on_input(values, explanation.geometry, sample.geometry))
+
+
+def _shuffles(explanation: Explanation, sample: Sample, recordings: Recordings) -> Tensor:
+    """Return maps with the same values elsewhere: `(shuffle, *space)`."""
+    generator = torch.Generator().manual_seed(recordings.conditions.seed)
+    raw = torch.from_numpy(explanation.raw)
+    each = [shuffled(raw, generator).numpy() for _ in range(SHUFFLES)]
+    return torch.stack([_placed(explanation, one, sample) for one in each])
+
+
+def _aspects(explanation: Explanation, values: Tensor) -> Aspects:
+    flat = any(finding.code in ("flat", "zero-gradient", "non-finite") for finding in explanation.diagnosis)
+    blind = not find_method(explanation.method).class_specific
+    return Aspects(blind, flat, edge_share(values.numpy()), explanation.method)
