@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
 
 from seewhy.anchors import Anchors
 from seewhy.assembly import assemble
 from seewhy.comparison import Comparison
 from seewhy.errors import ImageError, MethodError, ModelError, PartialError, RecordingError, SeewhyError
 from seewhy.explanation import Explanation
-from seewhy.frameworks import FRAMEWORKS, shell_of
 from seewhy.images import Preprocess, as_preprocessing
 from seewhy.images.baselines import Baselines
 from seewhy.inputs import Sample, chunks, prepare, split
 from seewhy.making import Asked
 from seewhy.maps.smoothing import SmoothLike, as_smoothing
-from seewhy.models import EMBEDDED, Convolutions, LoadedModel, adopt, as_labels, load
+from seewhy.models import EMBEDDED, Convolutions, as_labels
+from seewhy.models.given import WeightsLike, as_loaded
 from seewhy.plan import USUAL, Layers, LayoutLike, Plan, Request, check_lengths, check_targets, choose_methods
 from seewhy.progress import Bar
 from seewhy.reading import Fuse, Reduction, View
@@ -61,6 +58,7 @@ class Explainer:
 
     Args:
         model: a module, a name (see :func:`seewhy.load`) or a LoadedModel.
+        weights: a file to load into a model that is given by its name, as in :func:`seewhy.load`.
         preprocess: picture to input: a Preprocess, a dict of its fields, torchvision transforms, or a callable from a PIL
             image to a tensor. None: what the model says, else the usual one of ImageNet models, which is then told.
         labels: class names in order, a mapping, a file, or "imagenet". None: what the model says.
@@ -75,13 +73,14 @@ class Explainer:
         progress: show a bar. None: for several runs on a terminal.
 
     Raises:
-        ModelError: the model is neither, or cannot be had.
+        ModelError: the model is neither, or cannot be had, or has its weights already.
     """
 
     def __init__(
         self,
         model: ModelLike = EMBEDDED,
         *,
+        weights: WeightsLike = None,
         preprocess: Any = None,
         labels: Any = None,
         device: str | torch.device | None = None,
@@ -91,7 +90,7 @@ class Explainer:
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
-        loaded = _loaded(model, device)
+        loaded = as_loaded(model, weights, device)
         if preprocess is not None:
             loaded = loaded.with_(preprocess=as_preprocessing(preprocess, loaded.preprocess), notes=())
         if labels is not None:
@@ -357,34 +356,3 @@ def _too_large(sample: Sample, error: BaseException) -> RecordingError:
         f"Memory ran out for a single image of shape {tuple(sample.tensor.shape)}: {error}. Choose fewer or later layers, a "
         "smaller image, or another device."
     )
-
-
-def _loaded(model: Any, device: str | torch.device | None) -> LoadedModel:
-    if isinstance(model, LoadedModel):
-        return model
-    if isinstance(model, str | os.PathLike):
-        return _named(os.fspath(model), str(device), _stamp(model))
-    if (shell := shell_of(model)) is not None:  # before torch modules: Keras models on torch are some
-        return adopt(shell)
-    if isinstance(model, nn.Module):
-        return adopt(model)
-    raise ModelError(
-        f"A {type(model).__name__} is not a model. Give a torch.nn.Module, a model of another framework "
-        f"({', '.join(each.title for each in FRAMEWORKS.values())}), a function from a batch of images to scores, or a name; "
-        "`seewhy models` lists names."
-    )
-
-
-@lru_cache(maxsize=2)
-def _named(name: str, _device: str, _stamp: tuple[int, ...]) -> LoadedModel:
-    """Load a model by name; kept, so that asking by name in a loop does not load it each time."""
-    return load(name)
-
-
-def _stamp(name: str | os.PathLike[str]) -> tuple[int, ...]:
-    """Return what changes when a model's file does; nothing for a name."""
-    try:
-        found = os.stat(name)  # noqa: PTH116 - mostly no file
-    except (OSError, ValueError):
-        return ()
-    return (found.st_mtime_ns, found.st_size)

@@ -21,6 +21,20 @@ _COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # the last two
 _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "net", "weights")
 
 
+def weights_file(weights: object) -> str:
+    """Return the path of a file of weights as text.
+
+    Raises:
+        ModelError: it is no path, such as weights in memory.
+    """
+    if not isinstance(weights, str | os.PathLike):
+        raise ModelError(
+            f"weights= is a file's path, and a {type(weights).__name__} was given. Weights in memory are loaded into the model "
+            "(`model.load_state_dict`), and the model is given."
+        )
+    return os.fspath(weights)
+
+
 def read_state(path: str | os.PathLike[str]) -> State:
     """Read the tensors of a `.safetensors`, `.pth`, `.pt`, `.bin`, `.ckpt` or `.pdparams` file; pickled code is refused.
 
