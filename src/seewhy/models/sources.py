@@ -17,6 +17,7 @@ from torch import nn
 
 from seewhy.errors import ModelError, did_you_mean
 from seewhy.frameworks import FRAMEWORKS, is_foreign, shell_of
+from seewhy.frameworks.function import FunctionShell
 from seewhy.images import Preprocess, Preprocessing
 from seewhy.models.image_text import ImageTower
 from seewhy.models.labels import Labels, imagenet
@@ -163,6 +164,8 @@ def _build_factory(request: Request) -> LoadedModel:
     if isinstance(made, LoadedModel):
         return made
     if (shell := shell_of(made)) is not None:
+        if isinstance(shell, FunctionShell) and made is factory:
+            shell.called = request.name  # messages speak of it as it was written
         return adopt(shell, request.name)
     if not isinstance(made, nn.Module):
         raise ModelError(
