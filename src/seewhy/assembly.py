@@ -35,6 +35,7 @@ from seewhy.targets import (
     detections,
     tells_two_apart,
 )
+from seewhy.verifying import verified
 
 
 def assemble(
@@ -45,6 +46,7 @@ def assemble(
     model: LoadedModel,
     chances: Chances,
     view: View | None,
+    verify: bool = False,
 ) -> Iterator[tuple[int, list[Explanation]]]:
     """Yield each sample's number and its explanations: methods x layer groups x questions, in this order.
 
@@ -56,11 +58,36 @@ def assemble(
         model: for names and notes.
         chances: how its scores become probabilities.
         view: how to show the maps; None: as each method's paper has it.
+        verify: whether each is put to the test.
     """
     made = _made(plan, recordings, asked)
     told = _Told(recordings, model, chances, view, [sample.geometry for _, sample in chunk], plan.notes)
-    for row, (number, sample) in enumerate(chunk):
-        yield number, [told.explanation(maps, row, sample) for maps in made]
+    each = [[told.explanation(maps, row, sample) for maps in made] for row, (_, sample) in enumerate(chunk)]
+    if verify:
+        each = _verified(each, chunk, made, recordings, chances)
+    yield from zip((number for number, _ in chunk), each, strict=True)
+
+
+def _verified(
+    each: list[list[Explanation]],
+    chunk: Sequence[tuple[int, Sample]],
+    made: Sequence[MadeMaps],
+    recordings: Recordings,
+    chances: Chances,
+) -> list[list[Explanation]]:
+    """Return the explanations with their evidence; where the model fails on the way, as they are."""
+    questions = [recordings.questions[maps.question] for maps in made]
+    try:
+        return list(
+            verified(
+                [(sample, own) for (_, sample), own in zip(chunk, each, strict=True)], questions, recordings, chances
+            )
+        )
+    except RecordingError as error:
+        if recordings.conditions.broken is None:
+            raise
+        recordings.conditions.broken.append(error)
+        return each
 
 
 def _made(plan: Plan, recordings: Recordings, asked: Asked) -> list[MadeMaps]:

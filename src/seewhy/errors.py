@@ -15,6 +15,10 @@ _PAGE = "docs/troubleshooting.md says more about this message."
 _DOCTOR = "`seewhy doctor MODEL`, or seewhy.doctor(model), looks for the cause; docs/troubleshooting.md says more."
 
 
+PARTIAL = " What was done before is not lost: the maps made of it are in this error's `.partial`."
+"""What a message ends in where the model failed on the way and maps could be made of what was done before."""
+
+
 class SeewhyError(Exception):
     """Base of every error that a caller can cause.
 

@@ -217,5 +217,3 @@ def edge_share(values: npt.NDArray[np.float32], part: float = 0.1) -> float:
         inner &= within.reshape([-1 if other == axis else 1 for other in range(values.ndim)])
     high = values >= np.quantile(values, 1 - part)
     return float((high & ~inner).sum() / max(1, high.sum()))
-
-

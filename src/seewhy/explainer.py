@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
 
 from seewhy.anchors import Anchors
 from seewhy.assembly import assemble
 from seewhy.comparison import Comparison
 from seewhy.errors import ImageError, MethodError, ModelError, RecordingError, SeewhyError
 from seewhy.explanation import Explanation
-from seewhy.failures import are_about_images, told, too_large, with_partial
-from seewhy.frameworks import FRAMEWORKS, shell_of
+from seewhy.failures import are_about_images, are_all_alike, told, too_large, with_partial
 from seewhy.images import Preprocess, as_preprocessing
 from seewhy.images.baselines import Baselines
 from seewhy.inputs import Sample, chunks, prepare, split
 from seewhy.making import Asked
 from seewhy.maps.smoothing import SmoothLike, as_smoothing
-from seewhy.models import EMBEDDED, Convolutions, LoadedModel, adopt, as_labels, load
+from seewhy.models import EMBEDDED, Convolutions, as_labels
+from seewhy.models.given import WeightsLike, as_loaded
 from seewhy.plan import USUAL, Layers, LayoutLike, Plan, Request, check_lengths, check_targets, choose_methods
 from seewhy.progress import Bar
 from seewhy.reading import Fuse, Reduction, View
@@ -55,6 +52,7 @@ class _Job:
     request: Request
     view: View | None
     conditions: Conditions
+    verify: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +75,7 @@ class Explainer:
 
     Args:
         model: a module, a name (see :func:`seewhy.load`) or a LoadedModel.
+        weights: a file to load into a model that is given by its name, as in :func:`seewhy.load`.
         preprocess: picture to input: a Preprocess, a dict of its fields, torchvision transforms, or a callable from a PIL
             image to a tensor. None: what the model says, else the usual one of ImageNet models, which is then told.
         labels: class names in order, a mapping, a file, or "imagenet". None: what the model says.
@@ -91,13 +90,14 @@ class Explainer:
         progress: show a bar. None: for several runs on a terminal.
 
     Raises:
-        ModelError: the model is neither, or cannot be had.
+        ModelError: the model is neither, or cannot be had, or has its weights already.
     """
 
     def __init__(
         self,
         model: ModelLike = EMBEDDED,
         *,
+        weights: WeightsLike = None,
         preprocess: Any = None,
         labels: Any = None,
         device: str | torch.device | None = None,
@@ -107,7 +107,7 @@ class Explainer:
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
-        loaded = _loaded(model, device)
+        loaded = as_loaded(model, weights, device)
         if preprocess is not None:
             loaded = loaded.with_(preprocess=as_preprocessing(preprocess, loaded.preprocess), notes=())
         if labels is not None:
@@ -146,6 +146,7 @@ class Explainer:
         reduce: Reduction | None = None,
         budget: Budget | int | str | None = None,
         wrt: Wrt | Sequence[Wrt] | None = None,
+        verify: bool = False,
         **options: Any,
     ) -> Any:
         """Explain one image or many; see :func:`seewhy.explain`."""
@@ -157,6 +158,7 @@ class Explainer:
                 "smooth": smooth,
                 "reduce": reduce,
                 "budget": budget,
+                "verify": verify,
             }
             return [self(image, target, method, layers, wrt=each, **how, **options) for each in wrt]
         wanted = choose_methods([method or self._usual], options, as_smoothing(smooth))
@@ -165,7 +167,7 @@ class Explainer:
         asked = (self._anchors.ready(target, wrt),)
         is_usual = method is None
         request = Request(wanted, asked, layers, layout, fuse == "none", fuse, reduce, is_usual=is_usual)
-        results = self._run(items, request, view, Budget.of(budget))
+        results = self._run(items, request, view, Budget.of(budget), verify)
         unpacked = [each[0] if len(each) == 1 else each for each in results]
         return unpacked[0] if single else unpacked
 
@@ -182,6 +184,7 @@ class Explainer:
         reduce: Reduction | None = None,
         budget: Budget | int | str | None = None,
         wrt: Wrt | None = None,
+        verify: bool = False,
         **options: Any,
     ) -> Comparison | list[Comparison]:
         """Explain one image, or each of many, in every combination; see :func:`seewhy.compare`."""
@@ -194,7 +197,7 @@ class Explainer:
         is_usual = methods is None
         request = Request(wanted, asked, layers, layout, layers is not None, reduction=reduce, is_usual=is_usual)
         most = Budget(forwards=ALL_FORWARDS) if budget is None and "all" in names else Budget.of(budget)
-        results = [Comparison(each, request.skipped) for each in self._run(items, request, view, most)]
+        results = [Comparison(each, request.skipped) for each in self._run(items, request, view, most, verify)]
         if not results[0]:
             raise MethodError(" ".join(request.skipped.values()))
         return results[0] if single else results
@@ -269,13 +272,14 @@ class Explainer:
         request: Request,
         view: View | None,
         budget: Budget,
+        verify: bool,
     ) -> list[list[Explanation]]:
         """Explain all items; those that fail are told at the end, with the work done for the others."""
         done: list[list[Explanation] | None] = [None] * len(items)
         failures: dict[int, SeewhyError] = {}
         bar = Bar(self.progress)
         conditions = Conditions(self.seed, budget, Baselines(self.model.preprocess), bar.runs)
-        job = _Job(request, view, conditions)
+        job = _Job(request, view, conditions, verify)
         for block in bar.blocks(len(items), self.batch_size):
             samples: list[tuple[int, Sample]] = []
             for number in block:
@@ -290,7 +294,7 @@ class Explainer:
                         failures[number] = outcome
                     else:
                         done[number] = outcome
-            if not any(done) and len(set(map(str, failures.values()))) == 1 and not are_about_images(failures):
+            if are_all_alike(done, failures) and not are_about_images(failures):
                 break  # the first ones failed alike, and not by what they show: so would the others
         if failures:
             raise told(done, failures)
@@ -308,7 +312,7 @@ class Explainer:
             conditions = replace(job.conditions, broken=[])
             recordings, asked, chances = self._record(chunk, ready, conditions)
             made: list[tuple[int, list[Explanation]]] = list(
-                assemble(chunk, ready, recordings, asked, self.model, chances, job.view)
+                assemble(chunk, ready, recordings, asked, self.model, chances, job.view, job.verify)
             )
             if not conditions.broken:
                 return [*made]
@@ -363,34 +367,3 @@ class Explainer:
 
         recordings = self._recorder.record(images, plan.rows, ask, needs=plan.needs, conditions=conditions, inputs=call)
         return recordings, asked, chances
-
-
-def _loaded(model: Any, device: str | torch.device | None) -> LoadedModel:
-    if isinstance(model, LoadedModel):
-        return model
-    if isinstance(model, str | os.PathLike):
-        return _named(os.fspath(model), str(device), _stamp(model))
-    if (shell := shell_of(model)) is not None:  # before torch modules: Keras models on torch are some
-        return adopt(shell)
-    if isinstance(model, nn.Module):
-        return adopt(model)
-    raise ModelError(
-        f"A {type(model).__name__} is not a model. Give a torch.nn.Module, a model of another framework "
-        f"({', '.join(each.title for each in FRAMEWORKS.values())}), a function from a batch of images to scores, or a name; "
-        "`seewhy models` lists names."
-    )
-
-
-@lru_cache(maxsize=2)
-def _named(name: str, _device: str, _stamp: tuple[int, ...]) -> LoadedModel:
-    """Load a model by name; kept, so that asking by name in a loop does not load it each time."""
-    return load(name)
-
-
-def _stamp(name: str | os.PathLike[str]) -> tuple[int, ...]:
-    """Return what changes when a model's file does; nothing for a name."""
-    try:
-        found = os.stat(name)  # noqa: PTH116 - mostly no file
-    except (OSError, ValueError):
-        return ()
-    return (found.st_mtime_ns, found.st_size)

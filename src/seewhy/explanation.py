@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from seewhy.diagnosis import Finding
 from seewhy.errors import RenderError
+from seewhy.evidence import Evidence
 from seewhy.images import Geometry
 from seewhy.places import Block, Interval, connected
 from seewhy.reading import Reduction, Scaling, Shows, View, reduce_colours
@@ -80,6 +81,8 @@ class Explanation:
         scaling: the scale of the heat map; see :meth:`scaled`.
         shows: "evidence" for the target, or "influence" on it in either direction.
         smooth: what was put around the method, in words.
+        evidence: how true the map was found to be on the model itself; None where that was not asked for (`verify=True`), and of
+            maps of one place.
         reported: numbers that the method told about its map, such as the gap of integrated gradients.
         view: "positive": the heat map is the positive part, 0..1; "signed": the map itself, -1..1.
         cost: what this map took; the seconds of the recording that it shares with other maps are counted in each.
@@ -117,6 +120,7 @@ class Explanation:
     shared: Cost = field(default_factory=Cost)
     smooth: tuple[str, ...] = ()
     cut_short: tuple[int, int] | None = None
+    evidence: Evidence | None = None
     reported: Mapping[str, float] = field(default_factory=dict)
     outline: npt.NDArray[np.bool_] | None = None
     detections: tuple[Detection, ...] = ()

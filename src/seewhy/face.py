@@ -10,6 +10,7 @@ import torch
 from seewhy.comparison import Comparison
 from seewhy.explainer import Explainer, ModelLike
 from seewhy.maps.smoothing import SmoothLike
+from seewhy.models.given import WeightsLike
 from seewhy.plan import Layers, LayoutLike
 from seewhy.reading import Fuse, Reduction, View
 from seewhy.recorder import Budget, LayerTable, OutputLike, Wrt
@@ -30,6 +31,8 @@ def explain(
     reduce: Reduction | None = None,
     budget: Budget | int | str | None = None,
     wrt: Wrt | Sequence[Wrt] | None = None,
+    verify: bool = False,
+    weights: WeightsLike = None,
     preprocess: Any = None,
     labels: Any = None,
     device: str | torch.device | None = None,
@@ -73,7 +76,10 @@ def explain(
             then made of what is known so far, and its notes say so.
         wrt: which of several inputs is explained: a position, a keyword or the name of a parameter of the model's forward; a list
             of these gives a map each. None: the only image among them.
-        preprocess, labels, device, batch_size, output, multi_label, seed, progress: see :class:`seewhy.Explainer`.
+        verify: put the map to the test: hide its brightest places, or all others, and see what the model says then, beside the
+            map with its places shuffled. That takes 37 further runs of the model; what it found is `Explanation.evidence`, in a
+            word "supported", "weak" or "no better than chance".
+        weights, preprocess, labels, device, batch_size, output, multi_label, seed, progress: see :class:`seewhy.Explainer`.
         options: the method's own, such as `samples=25`.
 
     Returns:
@@ -85,6 +91,7 @@ def explain(
     """
     ask = Explainer(
         model,
+        weights=weights,
         preprocess=preprocess,
         labels=labels,
         device=device,
@@ -106,6 +113,7 @@ def explain(
         reduce=reduce,
         budget=budget,
         wrt=wrt,
+        verify=verify,
         **options,
     )
 
@@ -123,6 +131,8 @@ def compare(
     reduce: Reduction | None = None,
     budget: Budget | int | str | None = None,
     wrt: Wrt | None = None,
+    verify: bool = False,
+    weights: WeightsLike = None,
     preprocess: Any = None,
     labels: Any = None,
     device: str | torch.device | None = None,
@@ -140,7 +150,7 @@ def compare(
         methods: names; "all" is every method; None: the usual one, as in :func:`explain`.
         layers: one map for each layer; a glob or "all-stages" gives several.
         targets: one or several questions; "top:k" gives k.
-        layout, view, smooth, reduce, wrt, preprocess, labels, device, batch_size, output, multi_label, seed,
+        layout, view, smooth, reduce, wrt, weights, preprocess, labels, device, batch_size, output, multi_label, seed,
             progress: as in :func:`explain`.
         budget: as in :func:`explain`; with "all" and None, 200 forwards a map.
         options: given to those of the methods that have them.
@@ -153,6 +163,7 @@ def compare(
     """
     ask = Explainer(
         model,
+        weights=weights,
         preprocess=preprocess,
         labels=labels,
         device=device,
@@ -173,6 +184,7 @@ def compare(
         reduce=reduce,
         budget=budget,
         wrt=wrt,
+        verify=verify,
         **options,
     )
 
@@ -190,6 +202,7 @@ def compare_pair(
     reduce: Reduction | None = None,
     budget: Budget | int | str | None = None,
     wrt: Wrt | None = None,
+    weights: WeightsLike = None,
     preprocess: Any = None,
     device: str | torch.device | None = None,
     output: OutputLike = None,
@@ -202,8 +215,8 @@ def compare_pair(
     Args:
         model: as in :func:`explain`.
         first, second: one image each, as in :func:`explain`.
-        method, layers, layout, view, smooth, reduce, budget, wrt, preprocess, device, output, seed, progress: as in
-            :func:`explain`.
+        method, layers, layout, view, smooth, reduce, budget, wrt, weights, preprocess, device, output, seed, progress: as
+            in :func:`explain`.
         options: the method's own.
 
     Returns:
@@ -213,21 +226,29 @@ def compare_pair(
     Raises:
         SeewhyError: as in :func:`explain`.
     """
-    ask = Explainer(model, preprocess=preprocess, device=device, output=output, seed=seed, progress=progress)
+    ask = Explainer(
+        model, weights=weights, preprocess=preprocess, device=device, output=output, seed=seed, progress=progress
+    )
     how: Any = {"layout": layout, "view": view, "smooth": smooth, "reduce": reduce, "budget": budget, "wrt": wrt}
     return ask.pair(first, second, method, layers, **how, **options)
 
 
 def layers(
-    model: ModelLike, image: Any = None, *, preprocess: Any = None, output: OutputLike = None, wrt: Wrt | None = None
+    model: ModelLike,
+    image: Any = None,
+    *,
+    weights: WeightsLike = None,
+    preprocess: Any = None,
+    output: OutputLike = None,
+    wrt: Wrt | None = None,
 ) -> LayerTable:
     """Return the layers of a model that yield a map: name, type, channels, grid, stride, layout, and which is the default.
 
     Args:
-        model, preprocess, output, wrt: as in :func:`explain`.
+        model, weights, preprocess, output, wrt: as in :func:`explain`.
         image: the table is made for an input of its size; None: the model's usual size.
 
     Raises:
         SeewhyError: as in :func:`explain`.
     """
-    return Explainer(model, preprocess=preprocess, output=output).layers(image, wrt=wrt)
+    return Explainer(model, weights=weights, preprocess=preprocess, output=output).layers(image, wrt=wrt)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from seewhy.errors import ImageError, PartialError, RecordingError, SeewhyError
+from seewhy.errors import PARTIAL, ImageError, PartialError, RecordingError, SeewhyError
 from seewhy.explanation import Explanation
 from seewhy.inputs import Sample
 
 
 def told(done: list[list[Explanation] | None], failures: dict[int, SeewhyError]) -> SeewhyError:
     """Return the error to raise: where nothing was done and all failed alike just that, else the work done and all errors."""
-    alike = len({str(error) for error in failures.values()}) == 1
-    if alike and not any(done):
+    if len(done) == 1 or are_all_alike(done, failures):
         return next(iter(failures.values()))
     return PartialError(done, dict(sorted(failures.items())))
 
 
+def are_all_alike(done: list[list[Explanation] | None], failures: dict[int, SeewhyError]) -> bool:
+    """Return whether nothing was done, all failed alike, and none of the errors has maps that it would be lost with."""
+    kept = any(isinstance(error, RecordingError) and error.partial for error in failures.values())
+    return not any(done) and not kept and len(set(map(str, failures.values()))) == 1
+
+
 def with_partial(error: RecordingError, made: list[Explanation]) -> RecordingError:
     """Return the error with the explanations that could be made of what was done before."""
-    found = RecordingError(
-        f"{error} What was done before is not lost: the maps made of it are in this error's `.partial`."
-    )
+    found = RecordingError(f"{error}{PARTIAL}")
     found.partial = made
     found.__cause__ = error.__cause__
     return found

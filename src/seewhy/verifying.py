@@ -54,9 +54,7 @@ def verified(
         if grids:
             found.update(_evidence(made, grids, question, recordings, chances))
     for row, (_, each) in enumerate(made):
-        yield [
-            replace(one, evidence=found.get((row, number))) for number, one in enumerate(each)
-        ]
+        yield [replace(one, evidence=found.get((row, number))) for number, one in enumerate(each)]
 
 
 def _evidence(
@@ -67,9 +65,13 @@ def _evidence(
     chances: Chances,
 ) -> Iterator[tuple[tuple[int, int], Evidence]]:
     """Yield ((sample, explanation), evidence) for the explanations of one question."""
-    likely = tuple(likelihood(target, output, chances) for target, output in zip(question, recordings.outputs, strict=True))
+    likely = tuple(
+        likelihood(target, output, chances) for target, output in zip(question, recordings.outputs, strict=True)
+    )
     maps = torch.stack([torch.stack([_placed(each[n], each[n].raw, sample) for n in numbers]) for sample, each in made])
-    controls = torch.stack([torch.cat([_shuffles(each[n], sample, recordings) for n in numbers]) for sample, each in made])
+    controls = torch.stack(
+        [torch.cat([_shuffles(each[n], sample, recordings) for n in numbers]) for sample, each in made]
+    )
 
     def trial(judged_maps: Tensor) -> Trial:
         return Trial(recordings.engine, recordings.images, (question, likely), judged_maps, recordings.conditions)

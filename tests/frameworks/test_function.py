@@ -323,7 +323,7 @@ def test_wrong_words_are_told(unchecked: None) -> None:
     with pytest.raises(seewhy.ModelError, match="takes a function, not a int"):
         seewhy.function(3)
     with pytest.raises(seewhy.ModelError, match="a function from a batch of images to scores"):
-        seewhy.explain(SmallNet, torch.rand(3, 8, 8))
+        seewhy.explain(3, torch.rand(3, 8, 8))
 
 
 def test_a_function_that_draws_is_repeatable_and_leaves_the_random_states(image: Tensor) -> None:

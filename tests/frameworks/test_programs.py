@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.explainer import _loaded
 from seewhy.maps import find_method
+from seewhy.models.given import as_loaded
 from seewhy.plan import lacking
 from small_models import SmallViT, make_small_net
 
@@ -54,7 +54,7 @@ def few(name: str) -> dict[str, Any]:
 
 
 def possible(form: str) -> list[str]:
-    shell = _loaded(FORMS[form](make_small_net().eval(), torch.rand(3, 3, 24, 40)), None).module
+    shell = as_loaded(FORMS[form](make_small_net().eval(), torch.rand(3, 3, 24, 40))).module
     every = [entry for entry in seewhy.methods() if not lacking(shell, entry)]
     return [entry.name for entry in every if entry.name != "random"]
 
@@ -249,7 +249,7 @@ class Minus(nn.Module):
 def test_named_inputs_are_told_by_their_names() -> None:
     image, mask = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
     program = torch.export.export(Minus(), (), {"image": image, "mask": mask})
-    shell = _loaded(program, None).module
+    shell = as_loaded(program).module
     expected = Minus()(image, mask)
     for given in ({"image": image, "mask": mask}, {"mask": mask, "image": image}):
         torch.testing.assert_close(shell(**given), expected)

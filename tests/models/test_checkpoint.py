@@ -229,3 +229,18 @@ def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path):
 def test_a_weights_file_that_is_not_there_is_told(path):
     with pytest.raises(ModelError, match="no weights file"):
         read_state(path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "what"),
+    [
+        (".pdopt", "the state of an optimiser of PaddlePaddle"),
+        (".pdmodel", "an inference program of PaddlePaddle"),
+        (".pdiparams", "the weights of an inference program"),
+    ],
+)
+def test_paddles_other_files_are_told_from_weights(ending, what, tmp_path):
+    path = tmp_path / f"x{ending}"
+    path.write_bytes(b"\x80\x04}.")
+    with pytest.raises(ModelError, match=rf"'x{ending}' is {what}.*, not a model's weights\. Give .*'x\.pdparams'"):
+        read_state(path)

@@ -89,7 +89,13 @@ UNKNOWN = {
     "vit_b_16.tag": "No model is called 'vit_b_16.tag'",  # only timm has tags
     "": "No model is called ''",
     "x" * 5000: "No model is called",
-    "weights/best/model.pth": "No model is called 'weights/best/model.pth'",
+    "weights/best/model.pth": "--model NAME --weights weights/best/model.pth",
+    "x.pdparams": "Write model='paddle:NAME', weights='x.pdparams' (--model paddle:NAME --weights x.pdparams)",
+    "mine.weights.h5": "--model NAME --weights mine.weights.h5",
+    "my_model.py": "Write 'my_model:factory', where factory is the function or class in it that makes the model.",
+    "./zoo/my_model.py": "Write 'zoo.my_model:factory', where",
+    "/home/me/my_model.py": "Write 'my_model:factory' in the folder of this file, where",
+    "my_model.py:make": "Write 'my_model:make'.",
 }
 
 

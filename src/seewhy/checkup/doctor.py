@@ -16,6 +16,7 @@ from seewhy.errors import SeewhyError
 from seewhy.explainer import Explainer, ModelLike
 from seewhy.frameworks import Shell
 from seewhy.models import load
+from seewhy.models.given import WeightsLike
 from seewhy.recorder import LayerLike, OutputLike, TorchRecorder, Wrt, is_out_of_memory
 
 Look = Callable[[Patient], Iterator[Check]]
@@ -53,7 +54,7 @@ def doctor(
     image: Any = None,
     *,
     layer: LayerLike | None = None,
-    weights: str | os.PathLike[str] | None = None,
+    weights: WeightsLike = None,
     pretrained: bool = True,
     preprocess: Any = None,
     labels: Any = None,
@@ -84,8 +85,9 @@ def doctor(
     rows: list[Check] = []
     try:
         if isinstance(model, str):
-            model = load(model, weights=weights, pretrained=pretrained)
-        loaded = Explainer(model, preprocess=preprocess, labels=labels, device=device, output=output, seed=seed).model
+            model, weights = load(model, weights=weights, pretrained=pretrained), None
+        how: Any = {"preprocess": preprocess, "labels": labels, "device": device, "output": output, "seed": seed}
+        loaded = Explainer(model, weights=weights, **how).model
         patient = Patient(loaded, TorchRecorder(loaded.module, device, output), image, layer, output, wrt, seed)
     except SeewhyError as error:
         return Report([Check("loads", "fails", str(error), "")], str(name))

@@ -21,7 +21,7 @@ from seewhy.cli.results import (
     save_all,
     tell_all,
 )
-from seewhy.errors import LayerError, SeewhyError, did_you_mean
+from seewhy.errors import LayerError, RecordingError, SeewhyError, did_you_mean
 
 app = typer.Typer(
     name="seewhy",
@@ -168,14 +168,23 @@ def compare(
     [form] = file_forms([form], PICTURES)
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "view": "signed" if signed else None}
     ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
-    found: Any = ask.compare(
-        str(image), split_commas(method) if method else None, layer, target or [], **how, **options
-    )
+    code = 0
+    try:
+        found: Any = ask.compare(
+            str(image), split_commas(method) if method else None, layer, target or [], **how, **options
+        )
+    except RecordingError as error:
+        if not error.partial:
+            raise
+        from seewhy.comparison import Comparison
+
+        say.complain(error, str(image))
+        code, found = 1, Comparison(error.partial)
     path = made_folder(out) / f"{image.stem}.compare.{form}"
     found.save(path, channels=channels)
     if as_json:
         say.as_json({"file": str(path), "skipped": found.skipped, "maps": [as_document(each, None) for each in found]})
-        return
+        raise typer.Exit(code)
     say.answer(found[0])
     for name, why in found.skipped.items():
         say.line(f"left out: {name}: {why}")
@@ -183,6 +192,7 @@ def compare(
     warned = f"; {flagged} of them with a warning, see the grid" if flagged else ""
     say.line(f"{len(found)} maps{warned}")
     say.line(f"wrote {path}")
+    raise typer.Exit(code)
 
 
 @app.command()

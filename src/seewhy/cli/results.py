@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seewhy.cli import say
-from seewhy.errors import ImageError, PartialError, RenderError, SeewhyError
+from seewhy.errors import ImageError, PartialError, RecordingError, RenderError, SeewhyError
 
 if TYPE_CHECKING:
     from seewhy.explanation import Explanation
@@ -69,7 +69,10 @@ def made_folder(out: Path) -> Path:
 def answer_each(
     images: list[Path], targets: Sequence[str | None], answer: Callable[[list[str], str | None], Any]
 ) -> tuple[list[tuple[Path, list[Explanation]]], bool]:
-    """Return each good picture with its answers to all targets, and whether there were bad ones; those are told."""
+    """Return each good picture with its answers to all targets, and whether there were bad ones; those are told.
+
+    Where the model failed on the way, a picture's maps are those that were made before, and of what was done before.
+    """
     found: dict[int, list[Explanation]] = {number: [] for number in range(len(images))}
     failures: dict[int, SeewhyError] = {}
     for target in targets:
@@ -77,16 +80,25 @@ def answer_each(
             results = answer([str(path) for path in images], target)
         except PartialError as partial:
             failures.update(partial.failures)
-            results = partial.done
+            results = [
+                done or getattr(partial.failures.get(number), "partial", None)
+                for number, done in enumerate(partial.done)
+            ]
         except ImageError as error:
             if len(images) > 1:
                 raise
             failures[0], results = error, [None]
+        except RecordingError as error:
+            if not (error.partial or any(found.values())):
+                raise
+            failures.update(dict.fromkeys(found, error))
+            results = [error.partial]
         for number, result in enumerate(results):
             found[number] += [] if result is None else _as_list(result)
     for number, failure in sorted(failures.items()):
         say.complain(failure, str(images[number]))
-    return [(images[number], each) for number, each in found.items() if number not in failures], bool(failures)
+    lost = {number for number, failure in failures.items() if not isinstance(failure, RecordingError)}
+    return [(images[number], each) for number, each in found.items() if each and number not in lost], bool(failures)
 
 
 def save_all(

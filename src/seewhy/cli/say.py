@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from seewhy.errors import PARTIAL
+
 if TYPE_CHECKING:
     from seewhy.checkup.report import Report
     from seewhy.errors import SeewhyError
@@ -25,7 +27,7 @@ BOXES = 20
 
 def complain(error: SeewhyError, about: str = "") -> None:
     """Print an error to standard error, in one line."""
-    told = " ".join(str(error).split())
+    told = " ".join(str(error).replace(PARTIAL, " What is written is made of what was done before.").split())
     sys.stderr.write(printable(f"seewhy: {about + ': ' if about else ''}{told}") + "\n")
 
 

@@ -8,9 +8,7 @@ import numpy.typing as npt
 from seewhy.images import Geometry
 
 
-def on_input(
-    values: npt.NDArray[np.float32], covers: Geometry | None, geometry: Geometry
-) -> npt.NDArray[np.float32]:
+def on_input(values: npt.NDArray[np.float32], covers: Geometry | None, geometry: Geometry) -> npt.NDArray[np.float32]:
     """Return a map `(*grid)` at the resolution of the model's input, linearly.
 
     Args:

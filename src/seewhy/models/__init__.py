@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seewhy.errors import ModelError
 from seewhy.frameworks import Shell
-from seewhy.models.checkpoint import State, load_state, match_names, read_state
+from seewhy.models.checkpoint import State, load_state, match_names, read_state, weights_file
 from seewhy.models.expected import Convolutions as Convolutions
 from seewhy.models.expected import Expected as Expected
 from seewhy.models.expected import is_picture_array as is_picture_array
@@ -51,6 +51,8 @@ def load(
     """
     if num_classes is not None and num_classes < 0:
         raise ModelError(f"num_classes={num_classes} must not be negative.")
+    if weights is not None:
+        weights = weights_file(weights)
     source, request = resolve(name, pretrained=pretrained and weights is None, num_classes=num_classes)
     loaded = source.build(request)
     loaded.module.eval()
@@ -65,7 +67,7 @@ def load(
         _, request = resolve(name, pretrained=False, num_classes=classes)
         loaded = source.build(request)
         loaded.module.eval()
-    load_state(loaded.module, state, os.path.basename(weights))  # noqa: PTH119 - weights may be any path-like
+    load_state(loaded.module, state, os.path.basename(weights))  # noqa: PTH119 - a plain string
     named = loaded.labels is not None and (classes is None or len(loaded.labels) == classes)
     return loaded.with_(labels=loaded.labels if named else None)
 

@@ -17,8 +17,31 @@ from seewhy.models.pickled import Stored, read_arrays
 
 State = dict[str, Tensor]
 
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pdparams", ".weights.h5")
+"""How files end that hold weights and not the model that they are of."""
+
+_OTHER_FILES = {
+    ".pdopt": "the state of an optimiser of PaddlePaddle",
+    ".pdmodel": "an inference program of PaddlePaddle",
+    ".pdiparams": "the weights of an inference program of PaddlePaddle, without their names",
+}
+
 _COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # the last two are left behind by FLOP counters
 _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "net", "weights")
+
+
+def weights_file(weights: object) -> str:
+    """Return the path of a file of weights as text.
+
+    Raises:
+        ModelError: it is no path, such as weights in memory.
+    """
+    if not isinstance(weights, str | os.PathLike):
+        raise ModelError(
+            f"weights= is a file's path, and a {type(weights).__name__} was given. Weights in memory are loaded into the model "
+            "(`model.load_state_dict`), and the model is given."
+        )
+    return os.fspath(weights)
 
 
 def read_state(path: str | os.PathLike[str]) -> State:
@@ -30,6 +53,10 @@ def read_state(path: str | os.PathLike[str]) -> State:
     path = Path(path)
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on names that are too long
         raise ModelError(f"There is no weights file '{path}'. Check the path.")
+    if (what := _OTHER_FILES.get(path.suffix.lower())) is not None:
+        raise ModelError(
+            f"'{path.name}' is {what}, not a model's weights. Give what `paddle.save(model.state_dict(), 'x.pdparams')` writes."
+        )
     content = _READERS.get(path.suffix.lower(), _read_pickle)(path)
     state = _find_tensors(content)
     if not state:

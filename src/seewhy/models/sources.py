@@ -17,7 +17,9 @@ from torch import nn
 
 from seewhy.errors import ModelError, did_you_mean
 from seewhy.frameworks import FRAMEWORKS, is_foreign, shell_of
+from seewhy.frameworks.function import FunctionShell
 from seewhy.images import Preprocess, Preprocessing
+from seewhy.models.checkpoint import WEIGHT_FILES
 from seewhy.models.image_text import ImageTower
 from seewhy.models.labels import Labels, imagenet
 from seewhy.models.loaded import ASSUMED, LoadedModel, adopt
@@ -163,6 +165,8 @@ def _build_factory(request: Request) -> LoadedModel:
     if isinstance(made, LoadedModel):
         return made
     if (shell := shell_of(made)) is not None:
+        if isinstance(shell, FunctionShell) and made is factory:
+            shell.called = request.name  # messages speak of it as it was written
         return adopt(shell, request.name)
     if not isinstance(made, nn.Module):
         raise ModelError(
@@ -316,6 +320,25 @@ def program_in(name: str) -> str | None:
     return "torch.export" if is_program or name.endswith(".pt2") else None
 
 
+def _check_kind_of_file(name: str) -> None:
+    """Raise ModelError for a file of Python or of weights alone, and tell what to write instead."""
+    script, _, what = name.partition(":")
+    if script.endswith(".py"):
+        path = Path(script.removesuffix(".py"))
+        where, apart = ".".join(path.parts), path.is_absolute() or ".." in path.parts
+        raise ModelError(
+            f"'{name}' is a Python file, and a model in it is named as in an import. Write "
+            f"'{path.name if apart else where}:{what or 'factory'}'{' in the folder of this file' * apart}"
+            f"{'' if what else ', where factory is the function or class in it that makes the model'}."
+        )
+    if name.lower().endswith(WEIGHT_FILES):
+        model = "paddle:NAME" if name.lower().endswith(".pdparams") else "NAME"
+        raise ModelError(
+            f"'{name}' is a file of weights alone: the model that they are of is named, too. Write model='{model}', "
+            f"weights='{name}' (--model {model} --weights {name}); NAME may be your own package.module:factory."
+        )
+
+
 def resolve(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[Source, Request]:
     """Return the source that a name belongs to, and the request to give it.
 
@@ -330,6 +353,8 @@ def resolve(name: str, *, pretrained: bool, num_classes: int | None) -> tuple[So
             f"'{name}' is a model with its code, and reading it can run that code: it was not opened. Where you trust it, write "
             f"'{program}:{name}'."
         )
+    if prefix not in SOURCES:
+        _check_kind_of_file(name)
     if name.lower().endswith(KERAS_FILES) and prefix not in SOURCES:
         return SOURCES["keras"], Request(name, pretrained, num_classes)
     if colon and prefix in SOURCES and rest:
