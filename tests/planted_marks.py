@@ -7,6 +7,7 @@ class 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -66,7 +67,9 @@ def _shape(image: Tensor, mark: Tensor, one: int, generator: torch.Generator) ->
 def _tag(image: Tensor, mark: Tensor, one: int, generator: torch.Generator) -> None:
     side, edge = 12, 3
     top, left = (edge if _within(0, 2, generator) else SIDE - side - edge for _ in range(2))
-    image[:, top : top + side, left : left + side] = torch.tensor([2.5, -2.5, 0.0] if one == 1 else [0.0, -2.5, 2.5])[:, None, None]
+    image[:, top : top + side, left : left + side] = torch.tensor([2.5, -2.5, 0.0] if one == 1 else [0.0, -2.5, 2.5])[
+        :, None, None
+    ]
     mark[top : top + side, left : left + side] = True
 
 
@@ -84,7 +87,7 @@ def trained(kind: Kind, seed: int = 0, steps: int = 150) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         widths = (3, 16, 32, 48)
-        blocks = [_block(entering, leaving) for entering, leaving in zip(widths, widths[1:], strict=False)]
+        blocks = [_block(entering, leaving) for entering, leaving in pairwise(widths)]
         model = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 3))
     learn = torch.optim.AdamW(model.parameters(), lr=4e-3)
     plan = torch.optim.lr_scheduler.OneCycleLR(learn, 4e-3, total_steps=steps)

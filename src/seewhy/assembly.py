@@ -35,7 +35,7 @@ from seewhy.targets import (
     detections,
     tells_two_apart,
 )
-from seewhy.verifying import verified
+from seewhy.verifying import CHEAP, Verify, estimated_seconds, verified
 
 
 def assemble(
@@ -46,7 +46,7 @@ def assemble(
     model: LoadedModel,
     chances: Chances,
     view: View | None,
-    verify: bool = False,
+    verify: Verify = False,
 ) -> Iterator[tuple[int, list[Explanation]]]:
     """Yield each sample's number and its explanations: methods x layer groups x questions, in this order.
 
@@ -58,12 +58,17 @@ def assemble(
         model: for names and notes.
         chances: how its scores become probabilities.
         view: how to show the maps; None: as each method's paper has it.
-        verify: whether each is put to the test.
+        verify: whether each is put to the test; "cheap": where that is quick.
     """
     made = _made(plan, recordings, asked)
     told = _Told(recordings, model, chances, view, [sample.geometry for _, sample in chunk], plan.notes)
     each = [[told.explanation(maps, row, sample) for maps in made] for row, (_, sample) in enumerate(chunk)]
-    if verify:
+    if verify == "cheap" and (seconds := estimated_seconds(recordings.cost, len(chunk))) > CHEAP:
+        note = (
+            f"not put to the test on the model, which would take about {seconds:.0f} s; verify=True (--verify) does it"
+        )
+        each = [[replace(one, notes=(*one.notes, note)) for one in own] for own in each]
+    elif verify:
         each = _verified(each, chunk, made, recordings, chances)
     yield from zip((number for number, _ in chunk), each, strict=True)
 

@@ -37,6 +37,7 @@ from seewhy.recorder import (
 )
 from seewhy.several import check_only_input
 from seewhy.targets import Chances, Kind, Predictions, Question, Subject, TargetLike, similar_to, tells_two_apart
+from seewhy.verifying import Verify
 
 ALL_FORWARDS = 200
 """Forwards that each map may cost when all methods are compared and no budget is given."""
@@ -52,7 +53,7 @@ class _Job:
     request: Request
     view: View | None
     conditions: Conditions
-    verify: bool
+    verify: Verify
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +147,7 @@ class Explainer:
         reduce: Reduction | None = None,
         budget: Budget | int | str | None = None,
         wrt: Wrt | Sequence[Wrt] | None = None,
-        verify: bool = False,
+        verify: Verify = False,
         **options: Any,
     ) -> Any:
         """Explain one image or many; see :func:`seewhy.explain`."""
@@ -184,7 +185,7 @@ class Explainer:
         reduce: Reduction | None = None,
         budget: Budget | int | str | None = None,
         wrt: Wrt | None = None,
-        verify: bool = False,
+        verify: Verify = False,
         **options: Any,
     ) -> Comparison | list[Comparison]:
         """Explain one image, or each of many, in every combination; see :func:`seewhy.compare`."""
@@ -272,7 +273,7 @@ class Explainer:
         request: Request,
         view: View | None,
         budget: Budget,
-        verify: bool,
+        verify: Verify,
     ) -> list[list[Explanation]]:
         """Explain all items; those that fail are told at the end, with the work done for the others."""
         done: list[list[Explanation] | None] = [None] * len(items)

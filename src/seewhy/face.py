@@ -15,6 +15,7 @@ from seewhy.plan import Layers, LayoutLike
 from seewhy.reading import Fuse, Reduction, View
 from seewhy.recorder import Budget, LayerTable, OutputLike, Wrt
 from seewhy.targets import TargetLike
+from seewhy.verifying import Verify
 
 
 def explain(
@@ -31,7 +32,7 @@ def explain(
     reduce: Reduction | None = None,
     budget: Budget | int | str | None = None,
     wrt: Wrt | Sequence[Wrt] | None = None,
-    verify: bool = False,
+    verify: Verify = False,
     weights: WeightsLike = None,
     preprocess: Any = None,
     labels: Any = None,
@@ -78,7 +79,7 @@ def explain(
             of these gives a map each. None: the only image among them.
         verify: put the map to the test: hide its brightest places, or all others, and see what the model says then, beside the
             map with its places shuffled. That takes 37 further runs of the model; what it found is `Explanation.evidence`, in a
-            word "supported", "weak" or "no better than chance".
+            word "supported", "weak" or "no better than chance". "cheap": where it takes at most 20 seconds a map.
         weights, preprocess, labels, device, batch_size, output, multi_label, seed, progress: see :class:`seewhy.Explainer`.
         options: the method's own, such as `samples=25`.
 
@@ -131,7 +132,7 @@ def compare(
     reduce: Reduction | None = None,
     budget: Budget | int | str | None = None,
     wrt: Wrt | None = None,
-    verify: bool = False,
+    verify: Verify = False,
     weights: WeightsLike = None,
     preprocess: Any = None,
     labels: Any = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from seewhy.measures import Trial
 from seewhy.measures.controls import shuffled
 from seewhy.measures.cut import Cut
 from seewhy.measures.placing import on_input
-from seewhy.recorder import Recordings
+from seewhy.recorder import Cost, Recordings
 from seewhy.targets import Chances, ProbabilityTarget, Question, likelihood
 
 PARTS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
@@ -28,9 +29,28 @@ CONTROL_PARTS = (0.1, 0.3)
 """Those that shuffled maps are tried with, too."""
 
 SHUFFLES = 6
-"""Shuffled maps for each map: with the parts above, 37 runs of the model a map."""
+"""Shuffled maps for each map."""
 
 FILL = Held("blur")
+
+FORWARDS = 2 * len(PARTS) + 2 * SHUFFLES * len(CONTROL_PARTS) + 1
+"""Runs of the model a map: the parts, kept and hidden, the same of shuffled maps, and nothing at all."""
+
+Verify = bool | Literal["cheap"]
+"""Whether maps are put to the test: always, never, or where it is cheap."""
+
+CHEAP = 20.0
+"""Seconds a map up to which it is."""
+
+
+def estimated_seconds(cost: Cost, samples: int) -> float:
+    """Return about how long it takes to put one map to the test.
+
+    Args:
+        cost: of a recording: a run, with its way back.
+        samples: how many it was of.
+    """
+    return FORWARDS * cost.seconds / samples / (1 + 2 * (cost.backwards > 0))
 
 
 def verified(
@@ -80,7 +100,6 @@ def _evidence(
     kept, hidden = (_said(own, PARTS, keeps) for keeps in (True, False))
     control_kept, control_hidden = (_said(other, CONTROL_PARTS, keeps) for keeps in (True, False))
     blank = own.blank(FILL.value).double().numpy()
-    forwards = 2 * len(PARTS) + 2 * SHUFFLES * len(CONTROL_PARTS) + 1
     for row, (_, each) in enumerate(made):
         whole = float(likely[row](recordings.outputs[row]))
         for place, number in enumerate(numbers):
@@ -95,7 +114,7 @@ def _evidence(
                 whole=whole,
                 blank=float(blank[row]),
                 unit="probability" if isinstance(likely[row], ProbabilityTarget) else "score",
-                forwards=forwards,
+                forwards=FORWARDS,
             )
             yield (row, number), judged(seen, _aspects(each[number], maps[row, place]))
 

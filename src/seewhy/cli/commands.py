@@ -33,6 +33,10 @@ app = typer.Typer(
 )
 
 
+FEW = 4
+"""Maps up to which each is put to the test without being asked for."""
+
+
 def _version(wanted: bool) -> bool:
     """Print the version and end, when it is wanted."""
     if wanted:
@@ -91,6 +95,7 @@ def explain(
     smooth: word.Smooth = None,
     reduce: word.Reduce = None,
     budget: word.Budget = None,
+    verify: word.Verify = None,
     signed: word.Signed = False,
     channels: word.Channels = None,
     out: word.Out = Path(),
@@ -112,6 +117,7 @@ def explain(
     ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "fuse": fuse}
     how["view"] = "signed" if signed else None
+    how["verify"] = ("cheap" if len(images) * len(target or [None]) <= FEW else False) if verify is None else verify
 
     def answer(paths: list[str], question: str | None) -> Any:
         return ask(paths, question, method, layer, **how, **options)
@@ -156,6 +162,7 @@ def compare(
     smooth: word.Smooth = None,
     reduce: word.Reduce = None,
     budget: word.Budget = None,
+    verify: word.Verify = False,
     signed: word.Signed = False,
     channels: word.Channels = None,
     out: word.Out = Path(),
@@ -167,6 +174,7 @@ def compare(
     options: dict[str, Any] = method_options(option)
     [form] = file_forms([form], PICTURES)
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "view": "signed" if signed else None}
+    how["verify"] = bool(verify)
     ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
     code = 0
     try:

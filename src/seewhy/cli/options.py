@@ -78,6 +78,15 @@ Channels = Annotated[
     ),
 ]
 
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Put each map to the test on the model: 37 further runs. Default: for up to 4 maps, where that is quick "
+        "(20 seconds a map).",
+    ),
+]
+
 
 def make_explainer(
     model: str,

@@ -112,8 +112,7 @@ def _grid(explanations: Sequence[Explanation], columns: int | None, style: dict[
     usual = _usual_target(explanations)
     names = ["\n".join(_fitted(word, width) for word in each if word != usual) for each in words]
     names = [
-        label + "".join(f"\n[{f.code}]" for f in each.diagnosis)
-        for label, each in zip(names, explanations, strict=True)
+        label + "".join(f"\n{mark}" for mark in _marks(each)) for label, each in zip(names, explanations, strict=True)
     ]
     places, answer = _places(len(explanations), columns, together, width / height)
     rows, across = (1 + max(place[axis] for place in [*places, answer or (0, 0)]) for axis in (0, 1))
@@ -246,9 +245,15 @@ def labels(explanations: Sequence[Explanation]) -> list[str]:
     """Return for each explanation in what it differs from the others, and codes of what is wrong with it."""
     words = _telling(explanations)
     return [
-        ", ".join(each) + "".join(f" [{finding.code}]" for finding in explanation.diagnosis)
+        ", ".join(each) + "".join(f" {mark}" for mark in _marks(explanation))
         for each, explanation in zip(words, explanations, strict=True)
     ]
+
+
+def _marks(explanation: Explanation) -> list[str]:
+    """Return in a word each what is wrong with a map, and how true it was found to be."""
+    checked = [] if explanation.evidence is None else [f"({explanation.evidence.word})"]
+    return [*(f"[{finding.code}]" for finding in explanation.diagnosis), *checked]
 
 
 def _telling(explanations: Sequence[Explanation]) -> list[tuple[str, ...]]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from seewhy.errors import RenderError
+from seewhy.evidence import Evidence
 from seewhy.explanation import Explanation, Prediction
 from seewhy.render.figures import figure
 from seewhy.render.overlay import overlay
@@ -121,6 +122,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
             "replays": explanation.cost.replays,
             "seconds": round(explanation.cost.seconds, 4),
         },
+        "evidence": None if explanation.evidence is None else _as_plain(explanation.evidence),
         "diagnosis": [{"code": f.code, "message": f.message, "remedy": f.remedy} for f in explanation.diagnosis],
         "notes": list(explanation.notes),
         "geometry": {"original": list(explanation.geometry.original_shape), "steps": list(explanation.geometry.steps)},
@@ -137,11 +139,18 @@ def html_fragment(explanation: Explanation, **style: Any) -> str:
     told = [("target", explanation.target), ("method", explanation.method), ("layers", ", ".join(explanation.layers))]
     told += [("layout", explanation.layout), ("cost", str(explanation.cost))]
     told += [(name, f"{value:.4g}") for name, value in explanation.reported.items()]
+    told += [] if explanation.evidence is None else [("checked on the model", str(explanation.evidence))]
     told += [("attention", str(finding)) for finding in explanation.diagnosis]
     told += [("note", note) for note in explanation.notes]
     facts = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in told)
     image = _image_tag(picture_bytes(explanation, "PNG", **style), explanation.target)
     return f"<figure style='font-family:sans-serif'>{image}<table>{rows}</table><dl>{facts}</dl></figure>"
+
+
+def _as_plain(evidence: Evidence) -> dict[str, Any]:
+    """Return evidence in plain types."""
+    values = asdict(evidence).items()
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values}
 
 
 def _chance(prediction: Prediction) -> str:

@@ -1,0 +1,230 @@
+"""Evidence: maps on a known mark are supported, maps that know nothing are not; the words say what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.planted_marks import KINDS, Kind, drawn, trained
+from tests.small_models import SmallNet
+from torch import Tensor, nn
+from torch.nn import functional
+
+import seewhy
+from seewhy.evidence import Aspects, Evidence, Seen, edge_share, judged
+from seewhy.measures.controls import shuffled
+from seewhy.verifying import CONTROL_PARTS, FORWARDS, PARTS, SHUFFLES, verified
+
+PICTURES = 67  # of each kind: 201 in all
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def planted(request: pytest.FixtureRequest) -> tuple[Kind, nn.Module]:
+    return request.param, trained(request.param)
+
+
+def _words(model: nn.Module, images: Tensor, classes: Tensor, raws: Tensor) -> list[Evidence]:
+    """Return the evidence of maps `(number, *grid)` that were made by hand."""
+    ask = seewhy.Explainer(model)
+    found = []
+    for at in range(0, len(images), 16):
+        block = slice(at, at + 16)
+        given = [int(one) for one in classes[block]]
+        explanations = ask(list(images[block]), given, "grad-cam")
+        recorded, _ = ask.recorded(list(images[block]), given)
+        made = [
+            (sample, [replace(why, raw=raw.numpy(), diagnosis=())])
+            for sample, why, raw in zip(recorded.samples, explanations, raws[block], strict=True)
+        ]
+        question = recorded.recordings.questions[0]
+        found += [each.evidence for [each] in verified(made, [question], recorded.recordings, recorded.chances)]
+    return found
+
+
+@pytest.mark.slow
+def test_maps_on_a_mark_are_supported_and_others_are_not(planted: tuple[Kind, nn.Module]) -> None:
+    kind, model = planted
+    generator = torch.Generator().manual_seed(7)
+    pictures = drawn(kind, PICTURES, generator, with_mark=True)
+    with torch.no_grad():
+        assert (model(pictures.images).argmax(1) == pictures.classes).float().mean() > 0.95
+    marks = functional.avg_pool2d(pictures.marks.float()[:, None], 8)[:, 0]
+    noise = torch.randn((PICTURES, 8, 8), generator=generator)
+    moved = torch.stack([shuffled(mark, generator) for mark in marks])
+    words = {
+        name: [each.word for each in _words(model, pictures.images, pictures.classes, raws)]
+        for name, raws in (("mark", marks), ("random", noise), ("shuffled", moved))
+    }
+    shares = {name: np.mean([word == "supported" for word in found]) for name, found in words.items()}
+    chance = {name: np.mean([word == "no better than chance" for word in found]) for name, found in words.items()}
+    assert shares["mark"] >= 0.9, (kind, shares)
+    # Of 67 pictures, 4.5 % or less by design; three more by the luck of the draw.
+    assert chance["random"] >= 0.92, (kind, chance)
+    assert chance["shuffled"] >= 0.92, (kind, chance)
+
+
+def _seen(kept: float, hidden: float, others: list[float], *, whole: float = 0.9, blank: float = 0.0) -> Seen:
+    """Return what is seen of a map with the same said at every part, and of controls with these differences."""
+    controls = np.repeat(np.asarray(others)[:, None], len(CONTROL_PARTS), 1)
+    flat = np.full(len(PARTS), 1.0)
+    return Seen(
+        PARTS, kept * flat, hidden * flat, CONTROL_PARTS, (whole + controls) / 2, (whole - controls) / 2, whole, blank,
+        "probability", FORWARDS,
+    )  # fmt: skip
+
+
+PLAIN = Aspects(class_blind=False, flat=False, edge=0.1, method="grad-cam")
+SPREAD = [-0.5, -0.4, -0.3, -0.2, -0.35, -0.45]
+
+
+def test_the_score_is_zero_by_chance_and_one_where_all_hangs_on_the_map() -> None:
+    mean = float(np.mean(SPREAD))
+    assert judged(_seen((0.9 + mean) / 2, (0.9 - mean) / 2, SPREAD), PLAIN).score == pytest.approx(0, abs=1e-9)
+    best = judged(_seen(0.9, 0.0, SPREAD), PLAIN)
+    assert best.score == pytest.approx(1)
+    assert best.word == "supported"
+    assert not best.remedy
+
+
+def test_the_chance_is_that_of_students_t_with_the_usual_spread_mixed_in() -> None:
+    found = judged(_seen(0.6, 0.4, SPREAD), PLAIN)
+    own, others = 0.2 / 0.9, np.asarray(SPREAD) / 0.9
+    variance = (10 * 0.35**2 + 5 * others.var(ddof=1)) / 15
+    from scipy import stats
+
+    expected = stats.t(15).sf((own - others.mean()) / np.sqrt(variance * (1 + 1 / 6)))
+    assert found.chance == pytest.approx(expected)
+
+
+def test_maps_that_do_worse_than_chance_are_no_better() -> None:
+    found = judged(_seen(0.0, 0.9, SPREAD), PLAIN)
+    assert found.word == "no better than chance"
+    assert found.score < 0
+    assert "Do not rely on this map" in found.remedy
+
+
+def test_reasons_name_their_cause() -> None:
+    poor = _seen(0.2, 0.6, SPREAD)
+    assert "the same everywhere" in judged(poor, replace(PLAIN, flat=True)).reason
+    assert "does not ask what the class needs" in judged(poor, replace(PLAIN, class_blind=True)).reason
+    assert "border" in judged(poor, replace(PLAIN, edge=0.9)).reason
+    assert "of an empty picture" in judged(replace(poor, blank=0.89), PLAIN).reason
+    sure = replace(poor, hidden=np.full(len(PARTS), 0.9), control_hidden=np.full((SHUFFLES, 2), 0.9))
+    assert "stays sure" in judged(sure, PLAIN).reason
+    assert "A-vs-B" in judged(sure, PLAIN).remedy
+
+
+def test_a_flat_map_is_never_better_than_chance() -> None:
+    assert judged(_seen(0.9, 0.0, SPREAD), replace(PLAIN, flat=True)).word == "no better than chance"
+
+
+def test_edge_share_is_the_part_of_the_highest_places_on_the_border() -> None:
+    values = np.zeros((32, 32), np.float32)
+    values[:2] = 1 + np.arange(64, dtype=np.float32).reshape(2, 32)
+    assert edge_share(values, 64 / 1024) == 1
+    assert edge_share(values.T[::-1].copy(), 64 / 1024) == 1
+    values = np.zeros((32, 32), np.float32)
+    values[8:16, 8:16] = 1 + np.arange(64, dtype=np.float32).reshape(8, 8)
+    assert edge_share(values, 64 / 1024) == 0
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[seewhy.Explainer]:
+    torch.manual_seed(0)
+    yield seewhy.Explainer(SmallNet().eval())
+
+
+def test_evidence_takes_as_many_runs_as_it_says(ask: seewhy.Explainer) -> None:
+    image = torch.randn((3, 32, 32), generator=torch.Generator().manual_seed(1))
+    ask(image)  # finds the layers
+    runs: list[int] = []
+    hook = ask.model.module.register_forward_hook(lambda _, inputs, __: runs.append(len(inputs[0])))
+    try:
+        ask(image)
+        alone = sum(runs)
+        runs.clear()
+        why = ask(image, verify=True)
+    finally:
+        hook.remove()
+    assert why.evidence is not None
+    # MANY runs at once are rehearsed, once for each of the calls that are long enough.
+    assert FORWARDS <= sum(runs) - alone <= FORWARDS + 4
+    assert why.evidence.forwards == FORWARDS <= 40
+
+
+def test_evidence_equals_runs_made_by_hand(ask: seewhy.Explainer) -> None:
+    image = torch.randn((3, 32, 32), generator=torch.Generator().manual_seed(2))
+    why = ask(image, 3, "hires-cam", "second", verify=True)
+    evidence = why.evidence
+    assert evidence is not None
+    values = torch.from_numpy(why.viewed("signed").scaled("none")).flatten()
+    mixed = torch.randperm(1024, generator=torch.Generator().manual_seed(0))  # the order of places of one value
+    order = mixed[values[mixed].argsort(descending=True, stable=True)]
+    from seewhy.images.blur import gaussian_blur
+
+    blurred = gaussian_blur(image[None], 32 / 16, edges="repeat")[0]
+    for number, part in enumerate(evidence.parts):
+        top = torch.zeros(1024, dtype=torch.bool)
+        top[order[: round(part * 1024)]] = True
+        kept = torch.where(top.view(32, 32), image, blurred)
+        hidden = torch.where(top.view(32, 32), blurred, image)
+        with torch.no_grad():
+            both = ask.model.module(torch.stack([kept, hidden])).softmax(1)[:, 3]
+        assert [evidence.kept[number], evidence.hidden[number]] == pytest.approx(both.tolist(), abs=1e-5)
+
+
+def test_batches_and_several_maps_get_what_each_gets_alone(ask: seewhy.Explainer) -> None:
+    images = torch.randn((3, 3, 32, 32), generator=torch.Generator().manual_seed(3))
+    together = ask.compare(images, ["grad-cam", "layer-cam"], verify=True)
+    for image, row in zip(images, together, strict=True):
+        for each in row:
+            alone = ask(image, None, each.method, verify=True)
+            assert each.evidence.kept == pytest.approx(alone.evidence.kept, abs=1e-5)
+            assert each.evidence.chance == pytest.approx(alone.evidence.chance, abs=1e-4)
+
+
+def test_maps_of_one_place_and_unasked_ones_have_none(ask: seewhy.Explainer) -> None:
+    image = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(4))
+    assert ask(image).evidence is None
+    small = ask(image[:, :4, :4], 1, "grad-cam", "second", verify=True)
+    assert small.raw.size == 1
+    assert small.evidence is None
+
+
+def test_signals_and_scores_without_probability_are_put_to_the_test() -> None:
+    model = nn.Sequential(
+        nn.Conv1d(2, 4, 5, padding=2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 1)
+    )
+    signal = torch.randn((2, 64), generator=torch.Generator().manual_seed(5))
+    why = seewhy.explain(model, signal, verify=True)
+    assert why.evidence.unit == "score"
+    assert "score goes from" in why.evidence.reason
+
+
+def test_a_shuffled_map_has_the_same_values_elsewhere() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((8, 8), (16, 24), (7, 7), (40,), (4, 8, 8)):
+        values = torch.arange(float(np.prod(shape))).view(shape)
+        moved = shuffled(values, generator)
+        assert torch.equal(moved.flatten().sort().values, values.flatten()), shape
+        assert not torch.equal(moved, values)
+    tiles = torch.arange(64.0).view(8, 8).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    moved = shuffled(tiles, generator).view(8, 4, 8, 4)
+    assert (moved == moved[:, :1, :, :1]).all()  # a tile moves as one
+
+
+def test_captions_say_the_word_the_reason_and_what_to_do(ask: seewhy.Explainer) -> None:
+    from seewhy.render.overlay import caption, warnings
+
+    image = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(6))
+    why = ask(image, verify=True)
+    good = replace(why, evidence=judged(_seen(0.9, 0.0, SPREAD), PLAIN))
+    poor = replace(why, evidence=judged(_seen(0.2, 0.6, SPREAD), PLAIN))
+    assert any("checked on the model: supported" in line for line in caption(good))
+    assert not any("checked" in line for line in [*warnings(good), *caption(poor)])
+    [told] = [line for line in warnings(poor) if "checked" in line]
+    assert "no better than chance" in told
+    assert "another method" in told
