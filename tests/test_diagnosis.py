@@ -34,6 +34,10 @@ def test_a_good_map_has_no_finding() -> None:
         ([[5]], {}, ["one-cell"]),
         ([[-1, -2], [-3, 0]], {}, ["all-negative"]),
         ([[-1, -2], [-3, 0]], {"rectified": False}, []),
+        ([[-4, -5], [-1, 1]], {}, ["mostly-negative"]),  # 10 of 11 parts
+        ([[-4, -4], [-1, 1]], {}, []),  # 9 of 10
+        ([[-4, -5], [-1, 1]], {"rectified": False}, []),
+        ([[-4, -5], [-1, 1]], {"chance": 0.001}, ["mostly-negative", "unlikely"]),
         (MAP, {"probability": 0.9999}, ["saturated"]),
         (MAP, {"probability": 0.9}, []),
         (MAP, {"class_blind": True}, ["class-blind"]),
@@ -60,3 +64,9 @@ def test_what_is_wrong_is_named(raw: object, how: dict[str, object], found: list
 def test_each_finding_says_what_to_try(raw: object, how: dict[str, object], words: str) -> None:
     [finding] = diagnose(np.asarray(raw, np.float32), replace(WELL, **how))
     assert words in str(finding)
+
+
+def test_how_much_of_a_map_is_not_seen_is_told() -> None:
+    [finding] = diagnose(np.array([[-38, 0], [0, 2]], np.float32), WELL)
+    assert "95% speaks against this target" in finding.message
+    assert "--signed" in finding.remedy
