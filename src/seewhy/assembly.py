@@ -159,6 +159,7 @@ class _Told:
             diagnosis=diagnose(raw, how),
             notes=(
                 *_target_notes(target),
+                *self._model.remarks,
                 *sample.notes,
                 *_unit_notes(maps, sample),
                 *self._notes,
