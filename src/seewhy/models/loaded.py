@@ -35,7 +35,10 @@ RANDOM = (
     "the model's weights are random: give some as weights= (--weights), or take the published ones (pretrained=True)"
 )
 
-RANDOM_HEAD = "the model's last layer has random weights: the trained ones are for another number of classes; give weights= (--weights)"
+RANDOM_HEAD = (
+    "the model's last layer has random weights: the trained ones are for another number of classes; give some as weights= "
+    "(--weights)"
+)
 
 PLAIN = Preprocess(resize=None, mean=(0.0,), std=(1.0,))
 """Pictures in 0..1, the shorter side scaled to 224 pixels, the centre cropped."""
