@@ -83,3 +83,42 @@ def test_a_class_is_told_from_a_model_of_it() -> None:
         seewhy.ModelError, match=r"ResNet is a class, not a model of this class. Give one: ResNet\(\)\."
     ):
         seewhy.explain(timm.models.ResNet, torch.zeros(3, 64, 64))
+
+
+FACTORY = """
+import torch
+
+def make(num_classes=4):
+    pool = torch.nn.AdaptiveAvgPool2d(1)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 2), pool, torch.nn.Flatten(), torch.nn.Linear(2, num_classes))
+"""
+
+
+def test_random_weights_are_told_with_every_map_where_seewhy_drew_them(trained: tuple[Any, Path]) -> None:
+    image = torch.zeros(3, 64, 64)
+    drawn = seewhy.explain(seewhy.load(NAME, pretrained=False), image, 0, preprocess={"size": (64, 64)})
+    assert any("the model's weights are random" in note for note in drawn.notes)
+    known = seewhy.explain(NAME, image, 0, weights=trained[1])
+    assert not any("random" in note for note in known.notes)
+
+
+def test_a_trained_body_with_a_new_last_layer_is_told_and_a_whole_model_is_not() -> None:
+    [told] = seewhy.load(num_classes=5).remarks
+    assert "last layer has random weights" in told
+    assert seewhy.load().remarks == seewhy.load(num_classes=1000).remarks == seewhy.load(num_classes=0).remarks == ()
+
+
+def test_a_factory_that_follows_the_weights_number_of_classes_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "follows_weights.py").write_text(FACTORY)
+    import follows_weights  # type: ignore[import-not-found]
+
+    torch.save(follows_weights.make(7).state_dict(), tmp_path / "seven.pth")
+    torch.save(follows_weights.make(4).state_dict(), tmp_path / "four.pth")
+    why = seewhy.explain("follows_weights:make", torch.rand(3, 8, 8), 0, weights="seven.pth")
+    assert "the model was built for 7 classes, as many as the weights in seven.pth are for" in why.notes
+    assert seewhy.load("follows_weights:make", weights="four.pth").remarks == ()
+    assert seewhy.load("follows_weights:make").remarks == ()  # it may have loaded some by itself

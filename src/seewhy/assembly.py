@@ -13,6 +13,7 @@ from seewhy.explanation import Explanation, Prediction
 from seewhy.images import Geometry
 from seewhy.inputs import Sample
 from seewhy.making import Asked, MadeMaps, cost_alone, make_maps
+from seewhy.maps import Method
 from seewhy.models import LoadedModel
 from seewhy.plan import Plan
 from seewhy.reading import View, reduce_colours
@@ -190,7 +191,8 @@ class _Told:
             model=self._model.name,
             diagnosis=diagnose(raw, how),
             notes=(
-                *_target_notes(target),
+                *_target_notes(target, entry),
+                *self._model.remarks,
                 *sample.notes,
                 *_unit_notes(maps, sample),
                 *self._notes,
@@ -290,11 +292,15 @@ def _is_likelihood(about: Prediction, target: Target) -> bool:
     return about.means == "probability" and not (lowered or opposite or isinstance(target, ContrastTarget))
 
 
-def _target_notes(target: Target) -> tuple[str, ...]:
+def _target_notes(target: Target, entry: Method) -> tuple[str, ...]:
     if isinstance(target, Noted):
         return target.notes
     if _was_given(target):
         return ()
+    if not entry.class_specific:
+        return (
+            f"target: none was given, and {entry.name} does not depend on one, or hardly: it shows no single class",
+        )
     if isinstance(target, DetectionTarget):
         return ("target: the most confident box, as none was given",)
     if isinstance(target, DirectionTarget):

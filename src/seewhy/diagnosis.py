@@ -15,6 +15,10 @@ UNLIKELY = 0.01
 """Probability below which a class that was asked for is not what the model sees."""
 
 
+MOSTLY = 0.9
+"""The part of a map's absolute values, negative, from which what is shown of it is told to be little."""
+
+
 INCOMPLETE = 0.1
 """The part of a score difference from which a gap is told."""
 
@@ -24,8 +28,8 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        code: a stable word for programs: "non-finite", "zero-gradient", "flat", "all-negative", "one-cell", "saturated",
-            "unlikely", "absent", "incomplete", "class-blind".
+        code: a stable word for programs: "non-finite", "zero-gradient", "flat", "all-negative", "mostly-negative",
+            "one-cell", "saturated", "unlikely", "absent", "incomplete", "class-blind".
         message: what was found.
         remedy: what to try next.
     """
@@ -101,6 +105,16 @@ def _about_the_map(raw: npt.NDArray[np.float32], how: Circumstances) -> list[Fin
                 "all-negative",
                 "No place speaks for this target at this layer; all values are negative, so nothing is bright.",
                 "Look at the signed map (view='signed', --signed), ask a contrast ('A-vs-B'), or choose another layer.",
+            )
+        ]
+    against = -float(np.minimum(raw, 0).sum(dtype=np.float64)) / float(np.abs(raw).sum(dtype=np.float64))
+    if how.rectified and against > MOSTLY:
+        return [
+            Finding(
+                "mostly-negative",
+                f"Of all evidence at this layer {against:.0%} speaks against this target: the little that speaks for it is shown "
+                "at full brightness, and the rest is not seen.",
+                "Look at the signed map (view='signed', --signed), or ask a contrast ('A-vs-B').",
             )
         ]
     return []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from seewhy.errors import ImageError
@@ -18,6 +19,7 @@ from seewhy.images import (
     Geometry,
     Preprocess,
     Preprocessing,
+    as_tensor,
     is_array_file,
     picture_of,
     read,
@@ -62,13 +64,15 @@ def split(images: Any, module: nn.Module, wrt: Any = None) -> tuple[list[Any], b
 
     Args:
         images: one image or a list of them; a float tensor `(C, *space)` or `(B, C, *space)`; an array of pictures. A tuple or
-            dict is what a model with several inputs takes; a list of such is several samples.
+            dict is what a model with several inputs takes; a list of such is several samples. Tensors of other libraries are
+            taken as torch's.
         module: the model, for the number of its input's spatial axes.
         wrt: which of several inputs is explained: a position or name, which is checked here.
 
     Raises:
         ImageError: an empty list or batch, a tensor with another number of axes, or no such input.
     """
+    images = _of_torch(images)
     if isinstance(images, tuple | Mapping):
         samples = split_several(images, wrt, module)
         return list(samples), len(samples) == 1 and not _is_batched(images, samples[0])
@@ -83,6 +87,19 @@ def split(images: Any, module: nn.Module, wrt: Any = None) -> tuple[list[Any], b
     if not each:
         raise ImageError("No image was given: the list or batch is empty.")
     return each, single
+
+
+def _of_torch(given: Any) -> Any:
+    """Return what was given with tensors of other libraries as torch's, also those within lists, tuples and mappings."""
+    if isinstance(given, Mapping):
+        return {name: _of_torch(value) for name, value in given.items()}
+    if isinstance(given, list | tuple):
+        return (list if isinstance(given, list) else tuple)(map(_of_torch, given))
+    own = isinstance(given, Tensor | np.ndarray | np.generic | Image.Image)
+    if own or not (hasattr(given, "__dlpack__") or hasattr(given, "__array__")):
+        return given
+    tensor = as_tensor(given)
+    return given if tensor is None else tensor
 
 
 def _one_by_one(images: Any, axes: int) -> tuple[list[Any], bool]:

@@ -113,7 +113,7 @@ def check(member: Member) -> None:
     ask = seewhy.Explainer(Gated(model, member.size, tile))
     layer = ask(images[0], method="grad-cam")
     assert np.ptp(layer.raw) > 1e-6 * np.abs(layer.raw).max() > 0
-    assert {finding.code for finding in layer.diagnosis} <= {"all-negative"}
+    assert {finding.code for finding in layer.diagnosis} <= {"all-negative", "mostly-negative"}
     gradient = ask(images[0], method="saliency").raw
     assert np.ptp(gradient[inside]) > 0
     assert np.abs(gradient[~inside]).max() <= 1e-6 * np.abs(gradient).max()

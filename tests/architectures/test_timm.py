@@ -42,4 +42,4 @@ def test_a_photograph_of_the_models_own_size(name: str, grid: int, chelsea: np.n
     why = seewhy.explain(timm.create_model(name).eval(), chelsea)
     assert why.raw.shape == (grid, grid)
     assert np.ptp(why.raw) > 1e-6 * np.abs(why.raw).max() > 0
-    assert {finding.code for finding in why.diagnosis} <= {"all-negative"}
+    assert {finding.code for finding in why.diagnosis} <= {"all-negative", "mostly-negative"}

@@ -240,3 +240,21 @@ def test_scores_say_where_they_are_in_what_the_model_returns(run: Run, home: Pat
     code, _, told = run("explain", "cat.png", *model, "--scores", "colors")
     assert code == 1
     assert "Nearest: 'colours'" in told
+
+
+@pytest.mark.parametrize("words", [("explain", "cat.png", "dog.png"), ("compare", "cat.png", "-m", "grad-cam,cam")])
+def test_a_folder_is_not_made_of_a_pictures_name(words: tuple[str, ...], run: Run, home: Path, made: Made) -> None:
+    code, out, err = run(*words, *ZOO_MODEL, "--out", "two.png")
+    assert (code, out, made()) == (1, "", [])
+    assert "--out two.png is the name of a file, and --out is a folder" in err
+    assert not (home / "two.png").exists()
+    (home / "two.png").mkdir()
+    assert run(*words, *ZOO_MODEL, "--out", "two.png")[0] == 0
+    assert made()[0].startswith("two.png/")
+
+
+def test_an_unknown_layer_says_which_command_lists_them(run: Run) -> None:
+    code, _, err = run("explain", "cat.png", *ZOO_MODEL, "-l", "boddy")
+    assert code == 1
+    assert "Nearest: 'body'" in err
+    assert "`seewhy layers MODEL`, lists all." in err

@@ -239,7 +239,7 @@ def test_torchvision_models_need_no_layer_either(name: str) -> None:
         "shufflenet_v2_x0_5": 7,
     }
     assert why.raw.shape == (grids[name],) * 2
-    assert not [finding for finding in why.diagnosis if finding.code != "all-negative"]
+    assert not [finding for finding in why.diagnosis if finding.code not in ("all-negative", "mostly-negative")]
 
 
 def test_listing_the_layers_does_not_hold_them_all() -> None:

@@ -11,6 +11,7 @@ from seewhy.cli import options as word
 from seewhy.cli import say
 from seewhy.cli.options import DEFAULT_MODEL, json_object, make_explainer, method_options, split_commas
 from seewhy.cli.results import (
+    FORMS,
     PICTURES,
     answer_each,
     as_document,
@@ -110,7 +111,7 @@ def explain(
 ) -> None:
     """Explain pictures: writes NAME.why.png to the current folder (or --out) and prints what the model says."""
     options: dict[str, Any] = method_options(option)
-    forms = file_forms(form or ["png"], (*PICTURES, "npz", "json", "gif"))
+    forms = file_forms(form or ["png"], FORMS)
     names = result_names(images)
     check_some_exist(images)
     out = made_folder(out)
@@ -173,6 +174,7 @@ def compare(
     """Compare methods, layers and targets on one picture: one grid, NAME.compare.png."""
     options: dict[str, Any] = method_options(option)
     [form] = file_forms([form], PICTURES)
+    out = made_folder(out)
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "view": "signed" if signed else None}
     how["verify"] = bool(verify)
     ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
@@ -188,7 +190,7 @@ def compare(
 
         say.complain(error, str(image))
         code, found = 1, Comparison(error.partial)
-    path = made_folder(out) / f"{image.stem}.compare.{form}"
+    path = out / f"{image.stem}.compare.{form}"
     found.save(path, channels=channels)
     if as_json:
         say.as_json({"file": str(path), "skipped": found.skipped, "maps": [as_document(each, None) for each in found]})

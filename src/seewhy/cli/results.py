@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from seewhy.explanation import Explanation
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "html", "pdf", "svg")
+FORMS = (*PICTURES, "npz", "json", "gif")
+"""How files of results end; the last three are of one map alone."""
 
 
 def check_some_exist(images: list[Path]) -> None:
@@ -56,8 +58,13 @@ def made_folder(out: Path) -> Path:
     """Return the folder to write to, made where it is not there yet.
 
     Raises:
-        SeewhyError: it cannot be made.
+        SeewhyError: it cannot be made, or is called like a file of results.
     """
+    if out.suffix.casefold().lstrip(".") in FORMS and not out.exists():
+        raise RenderError(
+            f"--out {out} is the name of a file, and --out is a folder: each picture's results are called after it, such as "
+            "cat.why.png. Give a folder; the kind of file by --format."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seewhy.errors import ModelError, RecordingError
 from seewhy.frameworks.shell import LAYERS, TORCH_ONLY, Shell, mapped, named
+from seewhy.images.arrays import as_tensor
 from seewhy.kept import seeded
 
 Takes = Literal["numpy", "torch", "pictures"]
@@ -176,7 +177,7 @@ class FunctionShell(Shell):
                 len(each) == number and {one.ndim for one in each} <= {0, 1} and len({one.shape for one in each}) == 1
             )
             return torch.stack(each) if is_rows else tuple(each)
-        tensor = returned.detach() if isinstance(returned, Tensor) else _from_other(returned)
+        tensor = returned.detach() if isinstance(returned, Tensor) else as_tensor(returned)
         if tensor is None or tensor.is_complex():
             kind = getattr(returned, "dtype", None)
             what = type(returned).__name__ + ("" if kind is None else f" of {kind}")
@@ -185,24 +186,6 @@ class FunctionShell(Shell):
                 "classes): an array, a tensor or lists of equal length."
             )
         return tensor.float()
-
-
-def _from_other(returned: Any) -> Tensor | None:
-    """Return another library's array, or lists of numbers, as a tensor; None where that is none of real numbers."""
-    if hasattr(returned, "__dlpack__") and not isinstance(returned, np.ndarray):
-        try:
-            tensor: Tensor = torch.utils.dlpack.from_dlpack(returned).detach()
-        except (RuntimeError, TypeError, BufferError, ValueError, AttributeError):
-            pass  # some kinds of numbers, devices and lazy arrays cannot be handed over like this
-        else:
-            return tensor
-    try:
-        array = np.asarray(returned)
-    except Exception:  # noqa: BLE001 - another library's own way to an array, or lists of different lengths
-        return None
-    if array.dtype.kind not in "fiub":
-        return None
-    return torch.from_numpy(np.array(array, np.float32))
 
 
 def _cut(given: Tensor, number: int, piece: slice) -> Tensor:

@@ -1,5 +1,6 @@
 """Reading pictures safely, preparing them for a model, and the way back to the original pixels."""
 
+from seewhy.images.arrays import as_tensor as as_tensor
 from seewhy.images.arrays import is_array_file as is_array_file
 from seewhy.images.arrays import read_array as read_array
 from seewhy.images.arrays import refuse_other_formats as refuse_other_formats

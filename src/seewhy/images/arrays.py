@@ -1,4 +1,4 @@
-"""Arrays from files (.npy, .npz), read safely: no pickles, no size that the file does not hold, no code."""
+"""Arrays of other libraries, and from files (.npy, .npz), read safely: no pickles, no size that is not there, no code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from seewhy.errors import ImageError
 from seewhy.images.read import FILE_LIMIT, file_bytes
@@ -130,3 +132,21 @@ def _parsed(data: bytes, name: str, limit: int) -> npt.NDArray[Any]:
         )
     flat = np.frombuffer(data, dtype, math.prod(shape), stream.tell())
     return flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def as_tensor(given: Any) -> Tensor | None:
+    """Return another library's array, or lists of numbers, as a tensor of the same kind of numbers; None: of no real ones."""
+    if hasattr(given, "__dlpack__") and not isinstance(given, np.ndarray):
+        try:
+            tensor: Tensor = torch.utils.dlpack.from_dlpack(given.detach() if hasattr(given, "detach") else given)
+        except (RuntimeError, TypeError, BufferError, ValueError, AttributeError):
+            pass  # some kinds of numbers, devices and lazy arrays cannot be handed over like this
+        else:
+            return tensor.detach()
+    try:
+        array = np.array(given)
+    except Exception:  # noqa: BLE001 - another library's own way to an array, or lists of different lengths
+        return None
+    if array.dtype.kind not in "fiub":
+        return None
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))

@@ -77,8 +77,19 @@ def read(source: PictureSource, *, pixel_limit: int = PIXEL_LIMIT) -> Picture:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         return _from_bytes(file_bytes(path), path.name, pixel_limit)
-    raise ImageError(
-        f"A {type(source).__name__} is not a picture. Give a path, bytes, a PIL image, an array or a tensor."
+    raise _no_picture(source)
+
+
+def _no_picture(given: object) -> ImageError:
+    """Return the error for what is neither a picture nor an array of numbers."""
+    if hasattr(given, "__array__"):  # of another library: a placeholder, or one of texts
+        kind = f"{type(given).__module__.partition('.')[0]}.{type(given).__name__}"
+        return ImageError(
+            f"A {kind} holds no array of real numbers that can be read, as a picture or a model's input is one. Give "
+            "np.asarray(...) of it, or a tensor that has values."
+        )
+    return ImageError(
+        f"A {type(given).__name__} is not a picture. Give a path, bytes, a PIL image, an array or a tensor."
     )
 
 

@@ -57,17 +57,19 @@ def load(
     loaded = source.build(request)
     loaded.module.eval()
     if weights is None:
-        return loaded
+        return loaded.with_(remarks=(*loaded.remarks, *source.remarks(request, loaded.module)))
     if isinstance(loaded.module, Shell) and not loaded.module.has_state:
         loaded.module.load_weights(weights)
         return loaded
-    state = read_state(weights)
+    state, file = read_state(weights), os.path.basename(weights)  # noqa: PTH119 - a plain string
     classes = num_classes or _classes_in(state, loaded)
     if classes is not None and classes != num_classes:
         _, request = resolve(name, pretrained=False, num_classes=classes)
         loaded = source.build(request)
         loaded.module.eval()
-    load_state(loaded.module, state, os.path.basename(weights))  # noqa: PTH119 - a plain string
+        told = f"the model was built for {classes} classes, as many as the weights in {file} are for"
+        loaded = loaded.with_(remarks=(*loaded.remarks, told))
+    load_state(loaded.module, state, file)
     named = loaded.labels is not None and (classes is None or len(loaded.labels) == classes)
     return loaded.with_(labels=loaded.labels if named else None)
 

@@ -31,6 +31,15 @@ ASSUMED_UNIT = (
     "centre; give preprocess= (--preprocess)"
 )
 
+RANDOM = (
+    "the model's weights are random: give some as weights= (--weights), or take the published ones (pretrained=True)"
+)
+
+RANDOM_HEAD = (
+    "the model's last layer has random weights: the trained ones are for another number of classes; give some as weights= "
+    "(--weights)"
+)
+
 PLAIN = Preprocess(resize=None, mean=(0.0,), std=(1.0,))
 """Pictures in 0..1, the shorter side scaled to 224 pixels, the centre cropped."""
 
@@ -44,7 +53,8 @@ class LoadedModel:
         name: what it was asked for as.
         preprocess: picture to input.
         labels: class names, or None when nobody says them.
-        notes: what was assumed; told with every result.
+        notes: what was assumed of its preprocessing; told with every result.
+        remarks: what must be known of its weights; told with every result.
         multi_label: whether several classes may hold at once, each with a probability of its own.
     """
 
@@ -54,6 +64,7 @@ class LoadedModel:
     labels: Labels | None = None
     notes: tuple[str, ...] = ()
     multi_label: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def tower(self) -> ImageTower | None:

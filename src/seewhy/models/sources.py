@@ -22,7 +22,7 @@ from seewhy.images import Preprocess, Preprocessing
 from seewhy.models.checkpoint import WEIGHT_FILES
 from seewhy.models.image_text import ImageTower
 from seewhy.models.labels import Labels, imagenet
-from seewhy.models.loaded import ASSUMED, LoadedModel, adopt
+from seewhy.models.loaded import ASSUMED, RANDOM, RANDOM_HEAD, LoadedModel, adopt
 
 EMBEDDED = "efficientnet_lite0"
 """The default model: EfficientNet-Lite0, trained on ImageNet, whose weights come with the installation."""
@@ -42,11 +42,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """One place: `build` makes the model, `names` lists what there is (empty when it cannot be listed)."""
+    """One place: `build` makes the model, `names` lists what there is (empty when it cannot be listed).
+
+    Of what `is_own` only the caller knows where the weights come from.
+    """
 
     title: str
     build: Callable[[Request], LoadedModel]
     names: Callable[[], list[str]]
+    is_own: bool = False
+
+    def remarks(self, request: Request, module: nn.Module) -> tuple[str, ...]:
+        """Return what must be known of the weights of a model that was built, where no others are loaded into it."""
+        if self.is_own or request.name.lower().endswith(KERAS_FILES):
+            return ()
+        if not request.pretrained:
+            return (RANDOM,)
+        trained = getattr(module, "pretrained_cfg", {}).get("num_classes")
+        return (RANDOM_HEAD,) if request.num_classes and trained not in (None, request.num_classes) else ()
 
 
 def _build_embedded(request: Request) -> LoadedModel:
@@ -297,11 +310,11 @@ SOURCES: dict[str, Source] = {
     "torchvision": Source("pip package torchvision", _build_torchvision, _torchvision_names),
     "hf": Source("Hugging Face id or local folder", _build_hugging_face, list),
     "paddle": Source("PaddlePaddle's paddle.vision", _build_paddle, list),
-    "onnx": Source("your own ONNX file, path/to/model.onnx", _build_onnx, list),
+    "onnx": Source("your own ONNX file, path/to/model.onnx", _build_onnx, list, is_own=True),
     "keras": Source("keras.applications, or a .keras file", _build_keras, list),
-    "torchscript": Source("a file of torch.jit.save that you trust", _build_torchscript, list),
-    "torch.export": Source("a file of torch.export.save that you trust", _build_exported, list),
-    "factory": Source("your own package.module:factory", _build_factory, list),
+    "torchscript": Source("a file of torch.jit.save that you trust", _build_torchscript, list, is_own=True),
+    "torch.export": Source("a file of torch.export.save that you trust", _build_exported, list, is_own=True),
+    "factory": Source("your own package.module:factory", _build_factory, list, is_own=True),
 }
 
 

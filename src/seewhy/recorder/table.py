@@ -134,7 +134,7 @@ class LayerTable(Table[LayerRow]):
             )
         raise LayerError(
             f"No layer that yields a map is called '{name}'.{did_you_mean(name, [row.name for row in self.rows])} "
-            f"{self._examples()}"
+            f"{self._examples()} seewhy.layers(model), `seewhy layers MODEL`, lists all."
         )
 
     def _examples(self) -> str:
