@@ -119,8 +119,8 @@ def irof(trial: Trial, *, segments: Any = 64, fill: Any = "blur") -> Values:
     Formula: 1 - the integral over k/L in 0..1 of P(target | x without its highest k of L superpixels) / P(target | x), trapezium
         rule.
     Options: segments, about how many superpixels, or a label for each of the input's places; fill, what is put there.
-    Elsewhere: the paper fills with the mean colour. Quantus' area begins with the first superpixel removed, goes from 1 to L, and
-        is not divided by L; it needs a NumPy that has `trapz`.
+    Elsewhere: the paper fills with the mean colour. Quantus' area begins with the first superpixel removed, goes from 1 to L and
+        is not divided by L; it takes one channel only, and in a batch adds half a step where an image has fewer superpixels.
     """
     if isinstance(segments, int):
         regions = [superpixels(image.detach().cpu(), segments) for image in trial.images]
