@@ -12,7 +12,7 @@ from scipy import stats
 
 Word = Literal["supported", "weak", "no better than chance"]
 
-BY_CHANCE = 0.03
+BY_CHANCE = 0.04
 """The chance of a map that knows nothing to do as well: below it a map is better than chance."""
 
 SURELY = 0.02

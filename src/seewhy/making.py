@@ -92,9 +92,12 @@ def _together(
     own, _ = entry.split_options(wanted.options)
     _check_head(entry, group, recordings, question)
     layers = tuple(dict.fromkeys(row.name for rows in plan.groups(wanted) for row in rows))
-    sharing = Sharing(together, layers, entry.needs)
+    sharing = Sharing(
+        (question,) if entry.together else together, layers, entry.needs
+    )  # its variants hang on the question
     seen = [recordings.at(layer, question, sharing) for layer in ([row.name for row in group] or [""])]
-    found = [_made(wanted, each, own) for each in seen]
+    found = [_made(wanted, seen, own)] if entry.together else [_made(wanted, [each], own) for each in seen]
+    seen = seen[:1] if entry.together else seen  # which pays for all
     ended = "the model failed" if recordings.conditions.broken else "the budget ended the work"
     notes = [note for each in seen for note in each.notes]
     notes += [
@@ -137,12 +140,17 @@ def _without_pixels(wanted: Wanted, recordings: Recordings) -> Wanted:
     return replace(wanted, options={**wanted.options, "baseline": "dataset"})
 
 
-def _made(wanted: Wanted, recording: Recording, options: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+def _made(wanted: Wanted, recordings: Sequence[Recording], options: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     """Run a method's function and what is put around it, outside autocast and without a graph, and check what it returns."""
-    entry, images = wanted.method, recording.images
+    entry, [recording, *_] = wanted.method, recordings
+    images = recording.images
+
+    def run(rec: Recording) -> torch.Tensor:
+        return entry.function(recordings if entry.together else rec, **options)
+
     try:
         with torch.inference_mode(mode=False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            made = smoothed(lambda rec: entry.function(rec, **options), wanted.smooth)(recording)
+            made = smoothed(run, wanted.smooth)(recording)
             if entry.colours is None and isinstance(made, torch.Tensor) and made.ndim == images.ndim:
                 made = made.sum(1)
     except SeewhyError:

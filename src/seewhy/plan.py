@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
 from seewhy.errors import LayerError, MethodError, TargetError, did_you_mean
 from seewhy.frameworks import Shell
@@ -102,23 +102,22 @@ class Plan:
             subjects: the samples, with what the model answered.
             numbers: each sample's place among all images, for targets that are given one an image.
         """
-        outputs = [subject.output for subject in subjects]
         found: list[tuple[Question | None, ...]] = []
         for target in self.targets:
             each = one_each(target)
             own = target if each is None else [each[place] for place in numbers]
             for question in ask(own, subjects):
-                found.append((question, *(self._changed(wanted, question, outputs) for wanted in self.wanted)))
+                found.append((question, *(self._changed(wanted, question, subjects) for wanted in self.wanted)))
         return found
 
-    def _changed(self, wanted: Wanted, question: Question, outputs: Sequence[Tensor]) -> Question | None:
+    def _changed(self, wanted: Wanted, question: Question, subjects: Sequence[Subject]) -> Question | None:
         """Return the question as a method asks it; None, and a word in `skipped`, when an optional method cannot."""
         retarget = wanted.method.retarget
         if retarget is None:
             return question
         _, own = wanted.method.split_options(wanted.options)
         try:
-            return tuple(retarget(target, output, **own) for target, output in zip(question, outputs, strict=True))
+            return tuple(retarget(target, subject, **own) for target, subject in zip(question, subjects, strict=True))
         except MethodError as error:
             if not wanted.optional:
                 raise
@@ -177,7 +176,7 @@ class Request:
         own = {
             each.method.name: rows(each.method.layers if self.layers is None else self.layers)
             for each in wanted
-            if each.method.fuse is not None and table is not None
+            if (each.method.fuse is not None or each.method.together) and table is not None
         }
         if table is None or all(each.method.name in own for each in wanted):
             groups: tuple[tuple[LayerRow, ...], ...] = ((),)

@@ -25,7 +25,7 @@ from seewhy.targets import Chances, ProbabilityTarget, Question, likelihood
 PARTS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 """Which parts of the input, the brightest first, are kept and hidden."""
 
-CONTROL_PARTS = (0.1, 0.3)
+CONTROL_PARTS = (0.05, 0.3)
 """Those that shuffled maps are tried with, too."""
 
 SHUFFLES = 6

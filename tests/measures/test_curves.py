@@ -10,8 +10,9 @@ from tests.small_models import SmallNet
 from torch import Tensor, nn
 
 from seewhy.maps.held import Held
-from seewhy.measures.curves import area, curve, deletion, insertion, steps_of
+from seewhy.measures.curves import area, curve, deletion, insertion, lerf, morf, pixel_flipping, steps_of
 from seewhy.measures.cut import Cut
+from seewhy.measures.registry import MetricFunction
 
 PIXELS = 16
 
@@ -110,3 +111,23 @@ def test_a_part_is_of_the_highest_places(keeps: bool) -> None:
 
 def test_the_area_of_a_straight_line_is_its_middle() -> None:
     assert area(torch.linspace(0, 1, 11)[None, None]).item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("metric", [morf, lerf, pixel_flipping])
+def test_curves_of_percentiles_and_pixels_equal_a_slow_implementation(
+    metric: MetricFunction, generator: torch.Generator
+) -> None:
+    torch.manual_seed(0)
+    model = SmallNet().eval()
+    image, values = torch.randn((3, 10, 10), generator=generator), torch.randn((10, 10), generator=generator)
+    order = values.flatten().argsort(descending=True)
+    found = []
+    for count in (25, 50, 75, 100) if metric is pixel_flipping else (30, 90):
+        edited = image.clone().flatten(1)
+        edited[:, order.flip(0)[:count] if metric is lerf else order[:count]] = 0.5
+        with torch.no_grad():
+            answer = model(edited.view_as(image)[None])[0]
+        found.append(float(answer[0] if metric is pixel_flipping else answer.softmax(0)[0]))
+    options = {"steps": 4} if metric is pixel_flipping else {"percentiles": (30, 90)}
+    value = metric(tried(model, image[None], values[None, None]), fill=0.5, **options)
+    assert value.item() == pytest.approx(sum(found) / len(found), abs=1e-6)

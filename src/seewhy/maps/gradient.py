@@ -6,6 +6,8 @@ is their sum: signed where the mathematics is, not scaled, not resized, before a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +16,7 @@ from seewhy.errors import MethodError
 from seewhy.maps.noise import GaussianNoise
 from seewhy.maps.registry import find_method, method
 from seewhy.recorder import Needs, Recording
-from seewhy.targets import ClassTarget, PlacesTarget, SimilarContrastTarget, Target
+from seewhy.targets import ClassTarget, PlacesTarget, SimilarContrastTarget, Subject, Target
 
 Parts = Float[Tensor, "batch channel *grid"]
 Channels = Float[Tensor, "batch channel *grid"]
@@ -138,12 +140,11 @@ def layer_cam(rec: Recording) -> Parts:
     return rec.activations * rec.gradients.relu()
 
 
-def _against_similar(
-    target: Target, output: Float[Tensor, " classes *grid"], *, strength: float = 0.6, references: int = 3
-) -> Target:
+def _against_similar(target: Target, subject: Subject, *, strength: float = 0.6, references: int = 3) -> Target:
     """Return the question "why this class rather than those that score nearest to it"."""
+    output = subject.output
     if isinstance(target, PlacesTarget):
-        means = target.means(output)
+        means = replace(subject, output=target.means(output))
         return target.asking(_against_similar(target.what, means, strength=strength, references=references))
     if not isinstance(target, ClassTarget) or output.ndim != 1 or len(output) < 2:
         raise MethodError(

@@ -18,7 +18,9 @@ from seewhy.errors import MethodError
 from seewhy.images.blur import gaussian_blur
 from seewhy.maps.backprop import resized
 from seewhy.maps.held import Held
-from seewhy.recorder import Recording
+from seewhy.maps.registry import method
+from seewhy.recorder import Needs, Recording
+from seewhy.targets import LogOddsTarget, Subject, Target, log_odds
 
 Map = Float[Tensor, "batch *grid"]
 Large = Float[Tensor, "batch *space"]
@@ -87,8 +89,8 @@ def masked_evidence(
 ) -> Large:
     """Return one map of several layers: what they contribute to the score, averaged over rounds of masked inputs.
 
-    A round costs two runs, each forwards and backwards, an area. Ask about a probability: a logit goes on rising and falling
-    where the class has long been lost; a probability lets each masked input weigh as much as it can change.
+    A round costs two runs, each forwards and backwards, an area. Ask about log-odds: each masked input then weighs as much as
+    the probability can change there, so that one in which the class is lost, or is beyond doubt, adds next to nothing.
 
     Args:
         layers: recordings with gradients, of one run and one question, one a layer; coarse and fine ones complete each other.
@@ -113,12 +115,47 @@ def masked_evidence(
     sums = [torch.zeros(()) for _ in layers]
     for number in range(rounds):
         masked = MaskedRound(Held(found), shown, covered, areas, wander, first.seed + number)
-        for place, rec in enumerate(layers):
-            for part in rec.varied(masked):
-                one = contributions(part)
+        for parts in first.varied_layers(masked, layers):
+            for place, part in enumerate(parts):
+                one = contributions(part) * _weights(part)
                 sums[place] = sums[place].to(one) + one.view(-1, len(first.images), *one.shape[1:]).sum(0)
         found = _added(sums, space)
     return found
+
+
+def _weights(rec: Recording) -> Float[Tensor, "batch ..."]:
+    """Return p (1 - p) for log-odds, which makes the derivative that of the probability p, and 1 for other scores."""
+    scores = rec.scores.double()
+    known = torch.tensor([isinstance(target, LogOddsTarget) for target in rec.asked], device=scores.device)
+    weights = torch.where(known, scores.sigmoid() * (-scores).sigmoid(), 1.0).float()
+    return weights.view(-1, *(1,) * (rec.activations.ndim - 2))
+
+
+def _as_odds(target: Target, subject: Subject) -> Target:
+    return log_odds(target, subject.output, subject.chances)
+
+
+@method(
+    "auto",
+    needs=Needs.GRADIENTS | Needs.IMAGES,
+    class_specific=True,
+    signed=False,
+    source="seewhy, docs/which-method.md",
+    passes="1 + 1; in each of {rounds} rounds 8 + 8 more",
+    retarget=_as_odds,
+    layers="all-stages",
+    together=True,
+)
+def auto(layers: Sequence[Recording], *, rounds: int = 4) -> Large:
+    """What all stages contribute to the probability, averaged over telling parts alone and the picture without them.
+
+    Formula: sum over layers of relu(C) / max relu(C), resized; C = the mean over masked inputs x_n of the sum over channels k of
+        relu(A_k G_k) - 0.7 relu(-A_k G_k), with G_k the derivative of the class's probability by A_k(x_n); a round's masks keep,
+        and then hide, 5, 20, 40 and 60 % of the places, those where the map of the rounds before, plus a smooth random field,
+        is highest.
+    Options: rounds, how often masks are drawn; 0: the recording alone, which costs no more than Grad-CAM.
+    """
+    return masked_evidence(layers, rounds=rounds)
 
 
 def contributions(rec: Recording) -> Map:

@@ -66,8 +66,8 @@ class Method:
         rectified: whether the heat map shows only its positive part (the paper's final ReLU).
         source: the paper.
         passes: runs of the model, forwards + backwards, for one image, one layer, one target; options' names in braces.
-        retarget: from a target and one sample's output to the target that is asked instead, for methods whose map is that
-            of another question; raises MethodError for targets that it cannot change.
+        retarget: from a target and one sample, with what the model answered, to the target that is asked instead, for methods
+            whose map is that of another question; raises MethodError for targets that it cannot change.
         colours: how the parts become one map, where they are the input's colour channels, which are kept; None elsewhere.
         scaling: the usual scale of the heat map.
         shows: "evidence" for the target, or "influence" on it in either direction.
@@ -75,6 +75,7 @@ class Method:
         fuse: how several layers become one map, where the method itself says so.
         otherwise: what is recorded where no derivatives can be had, for methods that have another way then: see
             `Recording.has_gradients`.
+        together: whether the function takes the recordings of all layers, one a layer, and makes one map of them.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Method:
     layers: str | None = None
     fuse: Fuse | None = None
     otherwise: Needs | None = None
+    together: bool = False
 
     @property
     def summary(self) -> str:
@@ -185,6 +187,7 @@ def method(
     layers: str | None = None,
     fuse: Fuse | None = None,
     otherwise: Needs | None = None,
+    together: bool = False,
 ) -> Callable[[MapFunction], MapFunction]:
     """Register a function as a method; see :class:`Method` for the arguments.
 
@@ -213,6 +216,7 @@ def method(
             layers=layers,
             fuse=fuse,
             otherwise=otherwise,
+            together=together,
         )
         return function
 

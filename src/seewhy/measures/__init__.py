@@ -1,6 +1,9 @@
 """The metrics: how true a map is. One function, one decorator, nothing else to edit."""
 
 from seewhy.measures import curves as curves  # isort: skip - in the order of the table
+from seewhy.measures import road as road  # isort: skip
+from seewhy.measures import regions as regions  # isort: skip
+from seewhy.measures import drops as drops  # isort: skip
 from seewhy.measures.registry import Metric as Metric
 from seewhy.measures.registry import MetricTable as MetricTable
 from seewhy.measures.registry import Wants as Wants

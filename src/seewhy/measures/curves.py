@@ -1,7 +1,9 @@
-"""How the target's probability falls while the highest places go, and rises while they come."""
+"""How what the model says falls while the highest places go, and rises while they come."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +18,10 @@ from seewhy.measures.trial import Asked, Trial
 
 Values = Float[Tensor, "batch map"]
 Curve = Float[Tensor, "batch map step"]
+Percentiles = int | float | Sequence[int | float]
+
+PERCENTILES = (20, 40, 60, 80)
+"""How much is removed, in per cent of all places."""
 
 
 def steps_of(steps: int) -> tuple[float, ...]:
@@ -27,6 +33,18 @@ def steps_of(steps: int) -> tuple[float, ...]:
     if steps < 1:
         raise MetricError(f"steps={steps} must be at least 1.")
     return tuple(step / steps for step in range(steps + 1))
+
+
+def parts_of(percentiles: Percentiles) -> tuple[float, ...]:
+    """Return percentages, one or several, as parts.
+
+    Raises:
+        MetricError: none, or one of them leaves nothing or everything.
+    """
+    given = (percentiles,) if isinstance(percentiles, int | float) else tuple(percentiles)
+    if not given or not all(0 < each < 100 for each in given):
+        raise MetricError(f"percentiles={percentiles!r} must be numbers between 0 and 100, at least one.")
+    return tuple(each / 100 for each in given)
 
 
 def curve(trial: Trial, parts: tuple[float, ...], *, keeps: bool, fill: Any, of: Asked = "probability") -> Curve:
@@ -85,3 +103,44 @@ def insertion(trial: Trial, *, steps: int = 20, fill: Any = "blur", normalise: b
     """
     found = curve(trial, steps_of(steps), keeps=True, fill=fill)
     return told_area(normalised(found, trial, fill) if normalise else found, trial)
+
+
+@metric("morf", better="lower", range=(0.0, 1.0), source="Samek et al. 2016, arXiv:1509.06321", passes="1 a percentile")
+def morf(trial: Trial, *, percentiles: Percentiles = PERCENTILES, fill: Any = "blur") -> Values:
+    """The target's probability without the highest places: most relevant first.
+
+    Formula: the mean over p of P(target | the highest p per cent of all places replaced by the fill).
+    Options: percentiles, how much is removed; fill, what is put there.
+    """
+    return curve(trial, parts_of(percentiles), keeps=False, fill=fill).mean(2)
+
+
+@metric(
+    "lerf", better="higher", range=(0.0, 1.0), source="Samek et al. 2016, arXiv:1509.06321", passes="1 a percentile"
+)
+def lerf(trial: Trial, *, percentiles: Percentiles = PERCENTILES, fill: Any = "blur") -> Values:
+    """The target's probability without the lowest places: least relevant first.
+
+    Formula: the mean over p of P(target | the lowest p per cent of all places replaced by the fill).
+    Options: percentiles, how much is removed; fill, what is put there.
+    """
+    rest = tuple(1 - part for part in parts_of(percentiles))
+    return curve(trial, rest, keeps=True, fill=fill).mean(2)
+
+
+@metric(
+    "pixel-flipping",
+    better="lower",
+    range=(-math.inf, math.inf),
+    source="Bach et al. 2015, doi:10.1371/journal.pone.0130140",
+    passes="{steps}",
+)
+def pixel_flipping(trial: Trial, *, steps: int = 20, fill: Any = "blur") -> Values:
+    """The mean of the score that is explained, while the highest places are replaced, highest first.
+
+    Formula: the mean over k = 1..steps of s(the highest k/steps of all places replaced by the fill), s the explained score.
+    Options: steps, how many parts; fill, what is put there.
+    Elsewhere: the paper flips a pixel's sign, or draws it anew. Quantus replaces single values of single channels, which is the
+        same for one channel only, and its area goes by the trapezium rule from the first step on, each one unit wide.
+    """
+    return curve(trial, steps_of(steps)[1:], keeps=False, fill=fill, of="score").mean(2)

@@ -267,6 +267,22 @@ class Recording:
         if done < len(variation):
             self._cut(done, len(variation))
 
+    def varied_layers(self, variation: Variation, layers: Sequence[Recording]) -> Iterator[list[Recording]]:
+        """Run the model on varied inputs once for several layers of one run; yield their recordings, as :meth:`varied` does."""
+        batch, done = len(self._of.images), 0
+        question = self._sharing.questions.index(self._question)
+        for chunk in self._of.varied(variation, self._sharing):
+            yield [chunk.at(layer._layer, question) for layer in layers]
+            self.pay(chunk.spent(batch))
+            done += len(chunk.images) // batch
+        if done < len(variation):
+            self._cut(done, len(variation))
+
+    @property
+    def asked(self) -> Question:
+        """What is asked of each sample."""
+        return self._asked(self._question)
+
     def module(self, row: int) -> AbstractContextManager[nn.Module]:
         """Hold the model as a module from images `(number, channel, *space)` to sample `row`'s scores `(number,)`."""
         return self._engine.module(self._asked(self._question)[row])

@@ -19,7 +19,9 @@ from seewhy.targets.detections import Predictions as Predictions
 from seewhy.targets.detections import detected as detected
 from seewhy.targets.detections import detections as detections
 from seewhy.targets.function import CallableTarget as CallableTarget
+from seewhy.targets.likelihood import LogOddsTarget as LogOddsTarget
 from seewhy.targets.likelihood import likelihood as likelihood
+from seewhy.targets.likelihood import log_odds as log_odds
 from seewhy.targets.moved import MovedTarget as MovedTarget
 from seewhy.targets.moved import put_back as put_back
 from seewhy.targets.places import PlacesTarget as PlacesTarget

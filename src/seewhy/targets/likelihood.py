@@ -1,10 +1,50 @@
-"""The same question as a probability: what measures of faithfulness follow."""
+"""The same question as a probability, or as its log-odds: what measures of faithfulness, and maps under masks, follow."""
 
 from __future__ import annotations
 
-from seewhy.targets.chances import Chances
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.models.labels import Labels
+from seewhy.targets.chances import SHARED, Chances
 from seewhy.targets.classes import ClassTarget, DirectionTarget, ProbabilityTarget, SimilarContrastTarget
-from seewhy.targets.protocol import Output, Target
+from seewhy.targets.protocol import Output, Target, class_name
+
+
+@dataclass(frozen=True)
+class LogOddsTarget:
+    """The logarithm of p / (1 - p) for the probability p of one class: its derivative does not vanish where p is nearly 1.
+
+    Attributes:
+        index: the class, as a place in the output.
+        chances: how scores become probabilities.
+        side: of two named classes that share one score, which is meant: 1 the second, for which the score is high.
+        predicted: whether the class was left to the model.
+    """
+
+    index: int
+    chances: Chances = SHARED
+    side: int | None = None
+    predicted: bool = False
+
+    def __call__(self, output: Output) -> Float[Tensor, ""]:
+        odds = self._odds(output)
+        return -odds if self.side == 0 else odds
+
+    def _odds(self, output: Output) -> Float[Tensor, ""]:
+        own = output[self.index]
+        if self.chances.ready:
+            return own.clamp(1e-12, 1 - 1e-7).logit()
+        if self.chances.independent:
+            return own
+        others = [place for place in range(len(output)) if place != self.index]
+        return own - output[others].logsumexp(0)
+
+    def describe(self, labels: Labels | None) -> str:
+        """Return the class's name."""
+        return class_name(self.index if self.side is None else self.side, labels)
 
 
 def likelihood(target: Target, output: Output, chances: Chances) -> Target:
@@ -15,9 +55,18 @@ def likelihood(target: Target, output: Output, chances: Chances) -> Target:
         output: what the model answered about the sample, `(class,)`.
         chances: how scores become probabilities.
     """
-    has_one = len(output) > 1 or chances.independent or chances.ready
-    if isinstance(target, ClassTarget | SimilarContrastTarget) and output.ndim == 1 and has_one:
-        return ProbabilityTarget(target.index, chances)
-    if isinstance(target, DirectionTarget) and (chances.independent or chances.ready):
-        return ProbabilityTarget(target.index, chances, int(target.up))
+    if isinstance(target, LogOddsTarget):
+        return ProbabilityTarget(target.index, target.chances, target.side)
+    found = log_odds(target, output, chances)
+    return ProbabilityTarget(found.index, chances, found.side) if isinstance(found, LogOddsTarget) else target
+
+
+def log_odds(target: Target, output: Output, chances: Chances) -> Target:
+    """Return the log-odds of the target's probability as a target; the target itself, where it has none."""
+    has_one = output.ndim == 1 and (len(output) > 1 or chances.independent or chances.ready)
+    predicted = bool(getattr(target, "predicted", False))
+    if isinstance(target, ClassTarget | SimilarContrastTarget) and has_one:
+        return LogOddsTarget(target.index, chances, predicted=predicted)
+    if isinstance(target, DirectionTarget) and output.ndim == 1 and (chances.independent or chances.ready):
+        return LogOddsTarget(target.index, chances, int(target.up), predicted)
     return target
