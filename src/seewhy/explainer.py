@@ -225,6 +225,10 @@ class Explainer:
         sample = prepare(item, self.model.preprocess, convolutions=self._convolutions)
         return self._recorder.table(sample.tensor[None], sample.call)
 
+    def on_module(self, module: nn.Module) -> Explainer:
+        """Return the same for another module that is called and answers alike, such as a copy with other weights."""
+        return Explainer(self.model.with_(module=module), output=self._recorder.output, seed=self.seed)
+
     def recorded(
         self, image: Any, target: TargetLike | Sequence[TargetLike] = None, *, wrt: Wrt | None = None
     ) -> tuple[Recorded, bool]:

@@ -107,7 +107,7 @@ class _Bench:
         )
         questions = (question, _as_probabilities(question, recorded))
         where = None if truth is None else _truths(truth, recorded)
-        remade = Remaking(ask, given, recordings, question)
+        remade = Remaking(ask, given, recordings, question, has_other_inputs=samples[0].call is not None)
 
         def trial(judged: Tensor, totals: Tensor) -> Trial:
             return Trial(

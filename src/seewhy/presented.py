@@ -30,6 +30,7 @@ class Presented:
         maps: for each image its maps.
         target: what they explain.
         methods, layers, how: where the maps were asked for by name, how they are made again.
+        seen: the layers that each of these is of.
     """
 
     names: tuple[str, ...]
@@ -38,6 +39,7 @@ class Presented:
     methods: tuple[str, ...] = ()
     layers: Any = None
     how: Mapping[str, Any] | None = None
+    seen: tuple[tuple[str, ...], ...] = ()
 
     def on_inputs(self, geometries: Sequence[Geometry]) -> Float[Tensor, "batch map *space"]:
         """Return the maps at the resolution of the model's inputs.
@@ -94,7 +96,7 @@ def by_name(
     found = [_of_one(own) for own in each]
     names = tuple(name for name, _, _ in found[0])
     maps = tuple(tuple(raw for _, raw, _ in own) for own in found)
-    return Presented(names, maps, target, tuple(methods), layers, how)
+    return Presented(names, maps, target, tuple(methods), layers, how, tuple(why.layers for why in each[0]))
 
 
 def _are_names(maps: Any) -> bool:
