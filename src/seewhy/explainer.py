@@ -174,7 +174,7 @@ class Explainer:
         image: Any,
         methods: Sequence[str] | str | None = None,
         layers: Layers = None,
-        targets: Sequence[TargetLike] | TargetLike = (),
+        targets: Sequence[TargetLike | Sequence[TargetLike]] | TargetLike = (),
         *,
         layout: LayoutLike = None,
         view: View | None = None,

@@ -34,7 +34,10 @@ def spearman(a: Float[Tensor, "*rows number"], b: Float[Tensor, "*rows number"])
 
 
 def ssim(a: Float[Tensor, "batch map *space"], b: Float[Tensor, "batch map *space"]) -> Float[Tensor, "batch map"]:
-    """Return the structural similarity (Wang et al. 2004) of each two maps, both divided by their largest absolute value.
+    """Return the structural similarity (Wang et al. 2004) of each two maps, both brought to 0..1 with their zero at 1/2.
+
+    With values on both sides of 0 the index is no measure: of a map and its negative both its factors change their sign, and their
+    product is that of the same map.
 
     Raises:
         MetricError: the maps are smaller than its smallest window.
@@ -47,7 +50,7 @@ def ssim(a: Float[Tensor, "batch map *space"], b: Float[Tensor, "batch map *spac
         )
     both = [_scaled(each).flatten(0, 1).double().cpu().numpy() for each in (a, b)]
     window = side - 1 + side % 2
-    found = [structural_similarity(x, y, data_range=2.0, win_size=window) for x, y in zip(*both, strict=True)]
+    found = [structural_similarity(x, y, data_range=1.0, win_size=window) for x, y in zip(*both, strict=True)]
     flat = _is_flat(a) | _is_flat(b)
     return torch.tensor(found, dtype=torch.float32).view(a.shape[:2]).masked_fill(flat, torch.nan)
 
@@ -71,7 +74,7 @@ def alike(
 
 def _scaled(maps: Tensor) -> Tensor:
     peaks = maps.abs().flatten(2).amax(2).clamp_min(torch.finfo(torch.float32).tiny)
-    return maps / peaks.view(*peaks.shape, *(1,) * (maps.ndim - 2))
+    return (maps / peaks.view(*peaks.shape, *(1,) * (maps.ndim - 2)) + 1) / 2
 
 
 def _is_flat(maps: Tensor) -> Tensor:

@@ -41,7 +41,8 @@ def faithfulness_correlation(
     Formula: the Pearson correlation, over random sets S of one size, of the map's sum over S and score(x) - score(x without S).
     Options: runs, how many sets; part, their size, as a part of all features; cells, features along the shorter side, squares
         (None: single places, which hardly change an input of many places); fill, what is put there.
-    Elsewhere: Quantus draws sets of values, a place's channels apart; with one channel and cells=None it is the same.
+    Elsewhere: Quantus draws sets of values, a place's channels apart, and its "black" is the lowest value of the input. With one
+        channel, cells=None and a number to fill with it is the same.
     """
     draw = Subsets((_checked_part("part", part),), _checked_runs(runs, 2), cells)
     return pearson(_sums(trial, draw), _drops(trial, draw, fill))

@@ -27,7 +27,7 @@ SHARE = "the mask's share of the input"
     wants=Wants.TRUTH,
     baseline=SHARE,
 )
-def pointing_game(trial: Trial, *, tolerance: float = 0) -> Values:
+def pointing_game(trial: Trial, *, tolerance: int = 0) -> Values:
     """Whether a map's highest place is on the thing: 1 or 0; over images, how often.
 
     Formula: 1 where the highest place is at most tolerance from the nearest place of the mask, else 0.
