@@ -41,7 +41,8 @@ def pointing_game(trial: Trial, *, tolerance: int = 0) -> Values:
     for mask, ranks in zip(trial.truth, trial.ranks, strict=True):
         highest = torch.stack([(each == 0).nonzero()[0] for each in ranks]).double()
         inside = mask.cpu().nonzero().double()
-        distances = torch.cdist(highest, inside).amin(1) if len(inside) else torch.full((len(ranks),), torch.nan)
+        apart = torch.cdist(highest, inside, compute_mode="donot_use_mm_for_euclid_dist")  # exact: 5 is not above 5
+        distances = apart.amin(1) if len(inside) else torch.full((len(ranks),), torch.nan)
         found.append((distances <= tolerance).float().masked_fill(distances.isnan(), torch.nan))
     return torch.stack(found)
 
