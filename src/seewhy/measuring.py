@@ -86,7 +86,7 @@ def _chosen(names: Sequence[str], options: Mapping[str, Any]) -> list[tuple[Metr
     """
     found = [find_metric(name) for name in names]
     if not found:
-        raise MetricError("No metric was given. `seewhy metrics` lists them.")
+        raise MetricError("No metric was given. seewhy.metrics() lists them.")
     for name, value in options.items():
         if not any(name in entry.options for entry in found):
             found[0].check_options({name: value})

@@ -11,15 +11,11 @@ from torch import Tensor
 from seewhy.errors import MetricError
 from seewhy.explainer import Explainer
 from seewhy.images import Geometry
+from seewhy.measures.trial import UNKNOWN
 from seewhy.presented import Presented, by_name
 from seewhy.recorder import Recordings
 from seewhy.targets import Question
 from seewhy.untrained import untrained
-
-UNKNOWN = (
-    "The metric makes the maps again, of other inputs or weights, and does not know how these were made. Give maps= names of "
-    "methods."
-)
 
 Maps = Float[Tensor, "batch map *space"]
 

@@ -15,7 +15,10 @@ from seewhy.measures.agreement import alike, pearson, spearman
 def test_correlations_of_rows_are_scipys(generator: torch.Generator) -> None:
     a, b = torch.randn((2, 3, 30), generator=generator), torch.randn((2, 3, 30), generator=generator).round()
     for found, expected in ((pearson(a, b), stats.pearsonr), (spearman(a, b), stats.spearmanr)):
-        rows = [[expected(x, y).statistic for x, y in zip(*own, strict=True)] for own in zip(a.numpy(), b.numpy(), strict=True)]
+        rows = [
+            [expected(x, y).statistic for x, y in zip(*own, strict=True)]
+            for own in zip(a.numpy(), b.numpy(), strict=True)
+        ]
         torch.testing.assert_close(found, torch.tensor(rows, dtype=torch.float32))
 
 
@@ -42,7 +45,9 @@ def test_structural_similarity_is_skimages(generator: torch.Generator) -> None:
     a, b = (torch.randn((2, 2, 5, 12), generator=generator) for _ in range(2))
     expected = [
         [
-            structural_similarity((x / np.abs(x).max() + 1) / 2, (y / np.abs(y).max() + 1) / 2, data_range=1, win_size=5)
+            structural_similarity(
+                (x / np.abs(x).max() + 1) / 2, (y / np.abs(y).max() + 1) / 2, data_range=1, win_size=5
+            )
             for x, y in zip(*own, strict=True)
         ]
         for own in zip(a.double().numpy(), b.double().numpy(), strict=True)
@@ -58,7 +63,11 @@ def test_a_map_that_became_flat_is_not_alike_and_a_flat_one_has_no_value(kind: s
 
 
 def test_what_cannot_be_compared_is_told(unchecked: None) -> None:
-    with pytest.raises(seewhy.MetricError, match="similarity='ssmi' is not known. Known: spearman, pearson, ssim. Nearest: 'ssim'"):
+    with pytest.raises(
+        seewhy.MetricError, match="similarity='ssmi' is not known. Known: spearman, pearson, ssim. Nearest: 'ssim'"
+    ):
         alike("ssmi", torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8))
-    with pytest.raises(seewhy.MetricError, match=r"windows of 3 places and more along each axis, and the maps are \(2, 8\)"):
+    with pytest.raises(
+        seewhy.MetricError, match=r"windows of 3 places and more along each axis, and the maps are \(2, 8\)"
+    ):
         alike("ssim", torch.ones(1, 1, 2, 8), torch.ones(1, 1, 2, 8))

@@ -24,7 +24,9 @@ def test_the_terms_of_a_linear_model_are_complete_and_others_miss_what_they_miss
     absolute = completeness(trial, baseline=0.25, relative=False)
     torch.testing.assert_close(absolute, found * rise.abs()[:, None], atol=1e-4, rtol=0)
     given = tried(model, images, maps, logits=True, totals=maps.flatten(2).sum(2) + 1)
-    torch.testing.assert_close(completeness(given, baseline=0.25, relative=False)[:, 0], torch.ones(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        completeness(given, baseline=0.25, relative=False)[:, 0], torch.ones(2), atol=1e-4, rtol=0
+    )
 
 
 def test_where_the_score_does_not_rise_there_is_no_part_of_it() -> None:
@@ -36,7 +38,9 @@ def test_where_the_score_does_not_rise_there_is_no_part_of_it() -> None:
 def test_integrated_gradients_are_complete_and_the_gradient_is_not(batch: Tensor) -> None:
     ask = seewhy.Explainer(make_small_net())
     methods = ["integrated-gradients", "saliency"]
-    found = seewhy.measure(ask, list(batch), methods, "completeness", how={"baseline": "mean", "steps": 400}, baseline="mean")
+    found = seewhy.measure(
+        ask, list(batch), methods, "completeness", how={"baseline": "mean", "steps": 400}, baseline="mean"
+    )
     by_name = {row.map: row for row in found}
     assert (by_name["integrated-gradients"].values < 0.02).all()
     assert (by_name["saliency"].values > 0.2).all()

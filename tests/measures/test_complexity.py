@@ -55,7 +55,9 @@ def test_effective_complexity_is_the_part_that_a_linear_model_needs() -> None:
     images, good = torch.ones(1, 1, 4, 5), weights[:1]
     trial = tried(Weighted(weights), images, torch.cat([good, -good], 1), logits=True)
     assert effective_complexity(trial, fill=0, tolerance=0.0).tolist() == [[pytest.approx(5 / 20), 1.0]]
-    assert effective_complexity(trial, fill=0, tolerance=0.41).tolist() == [[pytest.approx(3 / 20), pytest.approx(18 / 20)]]
+    assert effective_complexity(trial, fill=0, tolerance=0.41).tolist() == [
+        [pytest.approx(3 / 20), pytest.approx(18 / 20)]
+    ]
 
 
 def test_effective_complexity_shares_the_runs_of_insertion(generator: torch.Generator) -> None:

@@ -130,7 +130,9 @@ def _without(image: Tensor, places: Tensor, fill: float) -> Tensor:
     return edited
 
 
-def _slowly(model: nn.Module, trial: Trial, draw: Subsets | Singly, *, likely: bool = False) -> list[list[list[list[float]]]]:
+def _slowly(
+    model: nn.Module, trial: Trial, draw: Subsets | Singly, *, likely: bool = False
+) -> list[list[list[list[float]]]]:
     """Return for each image and map the pairs (sum over a set, drop without it), a set and a run at a time."""
     model, found = model.double(), []
     for row, image in enumerate(trial.images):
@@ -138,7 +140,12 @@ def _slowly(model: nn.Module, trial: Trial, draw: Subsets | Singly, *, likely: b
         whole = _asked(model, image, likely=likely)
         places = [sets.places(range(n, n + 1))[0] for n in range(len(sets.members))]
         drops = [whole - _asked(model, _without(image, each, 0.5), likely=likely) for each in places]
-        found.append([[[float(own.double()[each].sum()), drop] for each, drop in zip(places, drops, strict=True)] for own in trial.maps[row]])
+        found.append(
+            [
+                [[float(own.double()[each].sum()), drop] for each, drop in zip(places, drops, strict=True)]
+                for own in trial.maps[row]
+            ]
+        )
     return found
 
 
@@ -155,7 +162,10 @@ def test_sensitivity_n_equals_a_slow_implementation(tried_net: tuple[nn.Module, 
     found = sensitivity_n(trial, sizes=4, runs=10, cells=4, fill=0.5)
     pairs = _slowly(model, trial, Subsets((0.2, 0.4, 0.8 * 0.75, 0.8), 10, 4))
     expected = [
-        [np.mean([stats.pearsonr(*zip(*own[n : n + 10], strict=True)).statistic for n in range(0, 40, 10)]) for own in each]
+        [
+            np.mean([stats.pearsonr(*zip(*own[n : n + 10], strict=True)).statistic for n in range(0, 40, 10)])
+            for own in each
+        ]
         for each in pairs
     ]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=0)
@@ -186,10 +196,15 @@ def test_monotonicity_equals_a_slow_implementation(tried_net: tuple[nn.Module, T
 
 
 def test_monotonicity_of_a_linear_models_positive_terms_is_full(generator: torch.Generator) -> None:
-    model, images = Weighted(torch.rand((2, 1, 4, 4), generator=generator)), torch.rand((1, 1, 4, 4), generator=generator)
+    model, images = (
+        Weighted(torch.rand((2, 1, 4, 4), generator=generator)),
+        torch.rand((1, 1, 4, 4), generator=generator),
+    )
     trial = tried(model, images, torch.randn((1, 3, 4, 4), generator=generator), logits=True)
     assert torch.equal(monotonicity(trial, steps=16, fill=0), torch.ones(1, 3))
-    assert torch.equal(monotonicity(tried(model, -images, trial.maps, logits=True), steps=16, fill=0), torch.zeros(1, 3))
+    assert torch.equal(
+        monotonicity(tried(model, -images, trial.maps, logits=True), steps=16, fill=0), torch.zeros(1, 3)
+    )
 
 
 def test_monotonicity_correlation_equals_a_slow_implementation(tried_net: tuple[nn.Module, Trial]) -> None:

@@ -14,7 +14,13 @@ from torch import Tensor
 import seewhy
 from seewhy.measures import Trial, Wants, find_metric
 from seewhy.measures.controls import random_maps
-from seewhy.measures.localisation import iou, localisation_auc, pointing_game, relevance_mass_accuracy, top_k_intersection
+from seewhy.measures.localisation import (
+    iou,
+    localisation_auc,
+    pointing_game,
+    relevance_mass_accuracy,
+    top_k_intersection,
+)
 
 NAMES = [entry.name for entry in seewhy.metrics() if Wants.TRUTH in entry.wants]
 
@@ -96,7 +102,10 @@ def test_pointing_game_hits_up_to_its_tolerance(at: tuple[int, int], distance: f
 
 def test_a_flat_map_does_not_always_hit() -> None:
     maps = torch.zeros(1, 1, 10, 12).expand(60, 1, 10, 12)
-    seeds = [tried(Weighted(torch.ones(2, 1, 10, 12)), torch.ones(1, 1, 10, 12), maps[:1], truth=_box(), seed=n) for n in range(60)]
+    seeds = [
+        tried(Weighted(torch.ones(2, 1, 10, 12)), torch.ones(1, 1, 10, 12), maps[:1], truth=_box(), seed=n)
+        for n in range(60)
+    ]
     assert 1 <= sum(pointing_game(each).item() for each in seeds) <= 30  # 10 expected
 
 
@@ -153,7 +162,11 @@ def test_signals_and_volumes_are_judged_as_pictures_are(name: str, space: tuple[
     [
         ("pointing-game", {"tolerance": -1}, "tolerance=-1 must be at least 0"),
         ("top-k-intersection", {"k": 0}, "k=0 must be at least 1"),
-        ("relevance-mass-accuracy", {"pooling": "max"}, "pooling='max' is not known. Known: absolute, squared, positive"),
+        (
+            "relevance-mass-accuracy",
+            {"pooling": "max"},
+            "pooling='max' is not known. Known: absolute, squared, positive",
+        ),
         ("iou", {"threshold": 1.0}, "threshold=1.0 must be a part of the peak"),
         ("iou", {"threshold": "mean"}, "threshold='mean' must be a part of the peak"),
     ],

@@ -133,7 +133,9 @@ def test_faithfulness_correlation_over_its_sets_is_that_of_quantus() -> None:
 def test_max_sensitivity_with_its_noise_is_that_of_quantus(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = np.random.RandomState(0)
     noise = [drawn.uniform(-RADIUS, RADIUS, (IMAGES, SIDE * SIDE)) for _ in range(RUNS)]
-    even = iter([torch.from_numpy((row / RADIUS + 1) / 2).float().view(1, SIDE, SIDE) for each in noise for row in each])
+    even = iter(
+        [torch.from_numpy((row / RADIUS + 1) / 2).float().view(1, SIDE, SIDE) for each in noise for row in each]
+    )
     monkeypatch.setattr(robustness.torch, "rand", lambda *_, **__: next(even))
     trial = _tried(gradients(torch.from_numpy(X)).numpy(), remade=Remade(gradients))
     _close("max-sensitivity", robustness.max_sensitivity(trial, runs=RUNS, radius=RADIUS))

@@ -59,7 +59,9 @@ def test_random_logit_asks_about_another_class_of_each_image(batch: Tensor) -> N
     [row] = seewhy.measure(ask, list(batch), "saliency", "random-logit", target=targets, similarity="pearson")
     for number, (image, target) in enumerate(zip(batch, targets, strict=True)):
         own = ask(image, target, "saliency").raw.ravel()
-        others = [np.corrcoef(own, ask(image, each, "saliency").raw.ravel())[0, 1] for each in range(5) if each != target]
+        others = [
+            np.corrcoef(own, ask(image, each, "saliency").raw.ravel())[0, 1] for each in range(5) if each != target
+        ]
         assert min(abs(each - row.values[number]) for each in others) < 1e-4
 
 
@@ -75,7 +77,9 @@ def test_the_model_is_left_as_it_was(batch: Tensor) -> None:
     model = make_small_net().train()
     model.head.weight.requires_grad_(False)
     before, state = _parameters(model), torch.get_rng_state()
-    seewhy.measure(model, list(batch), ["grad-cam"], ["cascading-randomisation", "random-logit", "max-sensitivity"], runs=2)
+    seewhy.measure(
+        model, list(batch), ["grad-cam"], ["cascading-randomisation", "random-logit", "max-sensitivity"], runs=2
+    )
     assert not _changed(before, model)
     assert model.training
     assert [name for name, each in model.named_parameters() if not each.requires_grad] == ["head.weight"]
@@ -182,7 +186,9 @@ class Weightless(nn.Module):
 
 
 def test_models_of_which_no_other_can_be_drawn_are_told(batch: Tensor) -> None:
-    with pytest.raises(seewhy.MetricError, match="copy.deepcopy cannot make one: 'cannot pickle '_thread.lock' object'") as told:
+    with pytest.raises(
+        seewhy.MetricError, match="copy.deepcopy cannot make one: 'cannot pickle '_thread.lock' object'"
+    ) as told:
         seewhy.measure(Locked().eval(), list(batch), "saliency", "cascading-randomisation")
     assert isinstance(told.value.__cause__, TypeError)
     with pytest.raises(seewhy.MetricError, match="this model has none"):

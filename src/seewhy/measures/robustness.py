@@ -58,7 +58,7 @@ def avg_sensitivity(trial: Trial, *, runs: int = 10, radius: float = 0.1) -> Val
     "local-lipschitz",
     better="lower",
     range=(0.0, math.inf),
-    source="Alvarez-Melis & Jaakkola 2018, arXiv:1806.07538",
+    source="Alvarez-Melis & Jaakkola 2018, arXiv:1806.08049",
     wants=Wants.REMADE,
     baseline="none",
     passes="{runs} x the method's",

@@ -18,6 +18,11 @@ from seewhy.targets import Question
 Asked = Literal["probability", "score"]
 Made = TypeVar("Made")
 
+UNKNOWN = (
+    "The metric makes the maps again, of other inputs or weights, and does not know how these were made. Give maps= names of "
+    "methods."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Examined:
@@ -179,10 +184,7 @@ class Trial:
             MetricError: the maps were given as arrays, and nobody knows how they were made.
         """
         if self._remade is None:
-            raise MetricError(
-                "The metric makes the maps again, of other inputs or weights, and does not know how these were made. Give maps= "
-                "names of methods."
-            )
+            raise MetricError(UNKNOWN)
         return self._remade
 
     def _nothing(self, fill: Any, row: int) -> Tensor:
