@@ -41,8 +41,9 @@ format: $(VENV)/developing ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/developing ## write the method cards from the registry; their pictures take some minutes
+docs: $(VENV)/developing ## write the pages of methods and metrics from the registries; the pictures take some minutes
 	$(BIN)/python docs/cards.py --pictures
+	$(BIN)/python docs/metrics.py
 
 bench: $(VENV)/developing ## seewhy against its peers, alternating in one process; writes docs/benchmarks.md
 	$(BIN)/python -m bench

@@ -20,7 +20,7 @@ HOLE = "…"
 
 FAMILY = (
     "SeewhyError",
-    *(f"{kind}Error" for kind in ("Image", "Model", "Layer", "Target", "Method", "Recording", "Render")),
+    *(f"{kind}Error" for kind in ("Image", "Model", "Layer", "Target", "Method", "Metric", "Recording", "Render")),
 )
 
 ELSEWHERE = {

@@ -20,6 +20,7 @@ import seewhy
 from onnx_models import Cnn
 from seewhy.cli.commands import app
 from seewhy.maps import registry
+from seewhy.measures import Metric, find_metric
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -119,6 +120,27 @@ def test_every_card_has_a_formula_and_tells_every_option(entry: registry.Method)
     assert sections.get("Formula", "").endswith(".")
     told = sections.get("Options", "")
     assert [option for option in entry.options if not re.search(rf"\b{option}\b", told)] == []
+
+
+def test_the_page_of_metrics_is_what_the_registry_says() -> None:
+    """Where this fails: `python docs/metrics.py`."""
+    at = importlib.util.spec_from_file_location("metrics_page", ROOT / "docs" / "metrics.py")
+    assert at is not None
+    made = importlib.util.module_from_spec(at)
+    at.loader.exec_module(made)
+    assert made.PAGE.read_text(encoding="utf-8") == made.page()
+
+
+@pytest.mark.parametrize("entry", seewhy.metrics(), ids=lambda entry: entry.name)
+def test_every_metric_has_a_formula_and_tells_every_option(entry: Metric) -> None:
+    assert entry.sections.get("Formula", "").endswith(".")
+    told = entry.sections.get("Options", "")
+    shared = re.search(r"as (?:of|in) ([a-z-]+)", told)  # the options of a metric that is named
+    told += find_metric(shared[1]).sections["Options"] if shared else ""
+    assert [option for option in entry.options if not re.search(rf"\b{option}\b", told)] == []
+    assert entry.summary.endswith(".")
+    assert entry.range[0] < entry.range[1]
+    assert re.search(r"\b(19|20)\d\d\b", entry.source)
 
 
 def test_every_error_message_has_a_section_in_troubleshooting() -> None:

@@ -42,7 +42,9 @@ FOUND = {
             "image_text",
             "layers",
             "load",
+            "measure",
             "method",
+            "metric",
             "similar_to",
         )
     },

@@ -177,7 +177,7 @@ class Explainer:
         image: Any,
         methods: Sequence[str] | str | None = None,
         layers: Layers = None,
-        targets: Sequence[TargetLike] | TargetLike = (),
+        targets: Sequence[TargetLike | Sequence[TargetLike]] | TargetLike = (),
         *,
         layout: LayoutLike = None,
         view: View | None = None,
@@ -228,6 +228,10 @@ class Explainer:
         item = split(image, self._recorder.module, wrt)[0][0]
         sample = prepare(item, self.model.preprocess, convolutions=self._convolutions)
         return self._recorder.table(sample.tensor[None], sample.call)
+
+    def on_module(self, module: nn.Module) -> Explainer:
+        """Return the same for another module that is called and answers alike, such as a copy with other weights."""
+        return Explainer(self.model.with_(module=module), output=self._recorder.output, seed=self.seed)
 
     def recorded(
         self, image: Any, target: TargetLike | Sequence[TargetLike] = None, *, wrt: Wrt | None = None

@@ -124,7 +124,7 @@ def compare(
     image: Any,
     methods: Sequence[str] | str | None = None,
     layers: Layers = None,
-    targets: Sequence[TargetLike] | TargetLike = (),
+    targets: Sequence[TargetLike | Sequence[TargetLike]] | TargetLike = (),
     *,
     layout: LayoutLike = None,
     view: View | None = None,
@@ -150,7 +150,7 @@ def compare(
         model, image: as in :func:`explain`.
         methods: names; "all" is every method; None: the usual one, as in :func:`explain`.
         layers: one map for each layer; a glob or "all-stages" gives several.
-        targets: one or several questions; "top:k" gives k.
+        targets: one or several questions, each for all images or a list with one for each image; "top:k" gives k.
         layout, view, smooth, reduce, wrt, weights, preprocess, labels, device, batch_size, output, multi_label, seed,
             progress: as in :func:`explain`.
         budget: as in :func:`explain`; with "all" and None, 200 forwards a map.

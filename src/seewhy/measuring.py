@@ -88,7 +88,7 @@ def chosen_metrics(names: Sequence[str], options: Mapping[str, Any]) -> list[tup
     """
     found = [find_metric(name) for name in names]
     if not found:
-        raise MetricError("No metric was given. `seewhy metrics` lists them.")
+        raise MetricError("No metric was given. seewhy.metrics() lists them.")
     for name, value in options.items():
         if not any(name in entry.options for entry in found):
             found[0].check_options({name: value})
@@ -116,7 +116,7 @@ class _Bench:
             for target, likely, output in zip(*questions, recordings.outputs, strict=True)
         )
         where = None if truth is None else _truths(truth, recorded)
-        remade = Remaking(ask, given, recordings, question)
+        remade = Remaking(ask, given, recordings, question, has_other_inputs=samples[0].call is not None)
 
         def trial(judged: Tensor, totals: Tensor) -> Trial:
             return Trial(

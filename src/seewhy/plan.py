@@ -269,7 +269,7 @@ def choose_layers(wanted: Layers, table: LayerTable, root: nn.Module, layout: La
     return list(rows.values())
 
 
-def check_targets(targets: Sequence[TargetLike] | TargetLike) -> tuple[TargetLike, ...]:
+def check_targets(targets: Sequence[TargetLike | Sequence[TargetLike]] | TargetLike) -> tuple[Any, ...]:
     """Return one or several targets as a tuple; none given is the predicted class."""
     if isinstance(targets, Sequence) and not isinstance(targets, str):
         return tuple(targets) or (None,)

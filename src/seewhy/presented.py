@@ -38,6 +38,7 @@ class Presented:
         methods, layers, how: where the maps were asked for by name, how they are made again.
         origins: how each map was made; None for arrays.
         skipped: methods that this model does not allow, and why.
+        seen: the layers that each of these is of.
     """
 
     names: tuple[str, ...]
@@ -48,6 +49,7 @@ class Presented:
     how: Mapping[str, Any] | None = None
     origins: tuple[Origin | None, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    seen: tuple[tuple[str, ...], ...] = ()
 
     def on_inputs(self, geometries: Sequence[Geometry]) -> Float[Tensor, "batch map *space"]:
         """Return the maps at the resolution of the model's inputs.
@@ -105,7 +107,8 @@ def by_name(
     names = tuple(name for name, _, _ in found[0])
     maps = tuple(tuple(raw for _, raw, _ in own) for own in found)
     skipped = compared.skipped if isinstance(compared, Comparison) else compared[0].skipped
-    return Presented(names, maps, target, tuple(methods), layers, how, _origins(found), skipped)
+    seen = tuple(why.layers for why in each[0])
+    return Presented(names, maps, target, tuple(methods), layers, how, _origins(found), skipped, seen)
 
 
 def _are_names(maps: Any) -> bool:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from seewhy.errors import MetricError
 from seewhy.explainer import Explainer
-from seewhy.frameworks import Shell
 from seewhy.images import Geometry
+from seewhy.measures.trial import UNKNOWN
 from seewhy.presented import Presented, by_name
 from seewhy.recorder import Recordings
 from seewhy.targets import Question
-
-UNKNOWN = (
-    "The metric makes the maps again, of other inputs or weights, and does not know how these were made. Give maps= names of "
-    "methods."
-)
+from seewhy.untrained import untrained
 
 Maps = Float[Tensor, "batch map *space"]
 
@@ -33,14 +28,24 @@ class Remaking:
         given: the maps under trial.
         recordings: what the model answered.
         question: what the maps are about.
+        has_other_inputs: whether the model takes several, of which these images are one.
     """
 
-    def __init__(self, ask: Explainer, given: Presented, recordings: Recordings, question: Question) -> None:
+    def __init__(
+        self,
+        ask: Explainer,
+        given: Presented,
+        recordings: Recordings,
+        question: Question,
+        *,
+        has_other_inputs: bool = False,
+    ) -> None:
         self._ask = ask
         self._given = given
         self._images = recordings.images
         self._outputs = recordings.outputs
         self._question = question
+        self._has_other_inputs = has_other_inputs
 
     def of_images(self, images: Float[Tensor, "batch channel *space"]) -> Maps:
         """Return the maps of other inputs, about the same targets."""
@@ -62,46 +67,35 @@ class Remaking:
         ]
         return self._made(self._ask, self._images, others)
 
-    def of_randomised(self, seed: int, down_to: int) -> Maps:
-        """Return the maps of a copy of the model whose last `down_to` layers with weights were drawn anew.
+    def of_randomised(self, seed: int, part: float) -> Maps:
+        """Return the maps of a copy of the model of whose layers with weights the last part, in 0..1, was drawn anew.
 
         Raises:
-            MetricError: the model is of another framework, or cannot be copied.
+            MetricError: the model is of another framework, cannot be copied or has no weights, or its map is of another layer.
         """
-        root = self._ask.model.module
-        if isinstance(root, Shell):
-            raise MetricError(
-                "The metric draws weights anew in a copy of the model, which is possible for torch modules alone."
-            )
-        module = copy.deepcopy(root)
-        generator = torch.Generator().manual_seed(seed)
-        for layer in _weighted(module)[len(_weighted(module)) - down_to :]:
-            _draw(layer, generator)
-        other = Explainer(self._ask.model.with_(module=module), seed=self._ask.seed)
+        self._check_ways()
+        other = untrained(self._ask, self._images, part, seed)
         return self._made(other, self._images, list(self._question))
 
-    @property
-    def weighted_layers(self) -> int:
-        """How many layers of the model have weights of their own."""
-        return len(_weighted(self._ask.model.module))
-
-    def _made(self, ask: Explainer, images: Tensor, targets: list[Any]) -> Maps:
+    def _check_ways(self) -> None:
         if not self._given.methods:
             raise MetricError(UNKNOWN)
+        if self._has_other_inputs:
+            raise MetricError(
+                "The metric makes the maps again, which is not possible yet for a model that takes several inputs."
+            )
+
+    def _made(self, ask: Explainer, images: Tensor, targets: list[Any]) -> Maps:
+        self._check_ways()
         inputs = list(images)
         made = by_name(ask, inputs, self._given.methods, targets, self._given.layers, self._given.how or {})
+        if made.seen != self._given.seen:
+            raise MetricError(
+                f"The maps are of {_listed(self._given.seen)}, and those made again of {_listed(made.seen)}: they cannot be "
+                "compared. Name layers=."
+            )
         return made.on_inputs([Geometry.identity(tuple(image.shape[1:])) for image in inputs])
 
 
-def _weighted(module: nn.Module) -> list[nn.Module]:
-    """Return the modules that have parameters of their own, in the order of their registration: the input's side first."""
-    return [part for part in module.modules() if any(True for _ in part.parameters(recurse=False))]
-
-
-def _draw(layer: nn.Module, generator: torch.Generator) -> None:
-    """Draw a layer's parameters anew, as widely spread as they are: normal, of their own mean and deviation."""
-    with torch.no_grad():
-        for parameter in layer.parameters(recurse=False):
-            spread = parameter.float().std(unbiased=False) if parameter.numel() > 1 else parameter.new_zeros(())
-            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-            parameter.copy_(parameter.mean() + spread * noise)
+def _listed(layers: tuple[tuple[str, ...], ...]) -> str:
+    return "; ".join("+".join(each) or "no layer" for each in layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,3 +40,26 @@ def tried(
         images, (), lambda *_: [question], needs=Needs.SCORE, conditions=Conditions(seed, baselines=fills)
     )
     return Trial(recordings.engine, images, (question, likely), maps, recordings.conditions, **more)
+
+
+class Remade:
+    """Makes maps of any inputs with a function, or hands out those it was given for another class and other weights."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor], other: Tensor | None = None) -> None:
+        self.make = make
+        self.other = other
+        self.calls: list[Any] = []
+
+    def of_images(self, images: Tensor) -> Tensor:
+        self.calls.append("images")
+        return self.make(images)
+
+    def of_other_class(self, seed: int) -> Tensor:
+        self.calls.append("class")
+        assert self.other is not None
+        return self.other
+
+    def of_randomised(self, seed: int, part: float) -> Tensor:
+        self.calls.append(part)
+        assert self.other is not None
+        return self.other

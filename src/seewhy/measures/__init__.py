@@ -4,6 +4,12 @@ from seewhy.measures import curves as curves  # isort: skip - in the order of th
 from seewhy.measures import road as road  # isort: skip
 from seewhy.measures import regions as regions  # isort: skip
 from seewhy.measures import drops as drops  # isort: skip
+from seewhy.measures import correlations as correlations  # isort: skip
+from seewhy.measures import axioms as axioms  # isort: skip
+from seewhy.measures import randomisation as randomisation  # isort: skip
+from seewhy.measures import robustness as robustness  # isort: skip
+from seewhy.measures import complexity as complexity  # isort: skip
+from seewhy.measures import localisation as localisation  # isort: skip
 from seewhy.measures.registry import Metric as Metric
 from seewhy.measures.registry import MetricTable as MetricTable
 from seewhy.measures.registry import Wants as Wants

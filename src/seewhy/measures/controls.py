@@ -14,11 +14,19 @@ CELLS = 7
 
 
 def random_maps(count: int, space: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, " number *space"]:
-    """Return smooth noise: normal numbers on a coarse grid, resized linearly."""
+    """Return smooth noise: normal numbers on a coarse grid, resized linearly, of which each map shows another cut.
+
+    A grid that ended with the map would have its peaks at the borders, where they are not smoothed: whatever is in the middle of
+    the picture would then be hit more rarely than by chance.
+    """
     cell = max(1, math.ceil(min(space) / CELLS))
-    grid = [max(1, math.ceil(length / cell)) for length in space]
+    grid = [math.ceil(length / cell) + 3 for length in space]
     noise = torch.randn((count, 1, *grid), generator=generator)
-    return functional.interpolate(noise, size=space, mode=_LINEAR[len(space)], align_corners=False)[:, 0]
+    size = [cells * cell for cells in grid]
+    wide = functional.interpolate(noise, size=size, mode=_LINEAR[len(space)], align_corners=False)[:, 0]
+    begins = torch.randint(cell, 2 * cell, (count, len(space)), generator=generator).tolist()
+    cuts = [tuple(slice(at, at + length) for at, length in zip(begin, space, strict=True)) for begin in begins]
+    return torch.stack([each[cut] for each, cut in zip(wide, cuts, strict=True)])
 
 
 def centre_map(space: tuple[int, ...]) -> Float[Tensor, "*space"]:

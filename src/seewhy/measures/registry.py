@@ -65,6 +65,12 @@ class Metric:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     @property
+    def sections(self) -> dict[str, str]:
+        """The docstring's sections by their names: Formula, Options, Elsewhere."""
+        found = re.split(r"^(Formula|Options|Elsewhere):", inspect.getdoc(self.function) or "", flags=re.MULTILINE)
+        return {name: " ".join(text.split()) for name, text in zip(found[1::2], found[2::2], strict=True)}
+
+    @property
     def options(self) -> dict[str, Any]:
         """The metric's own options and their defaults."""
         parameters = inspect.signature(self.function).parameters.values()
@@ -164,7 +170,7 @@ def find_metric(name: str) -> Metric:
     by_key = {_key(entry): found for entry, found in _ENTRIES.items()}
     if not isinstance(name, str) or _key(name) not in by_key:
         raise MetricError(
-            f"No metric is called '{name}'.{did_you_mean(str(name), _ENTRIES)} `seewhy metrics` lists them."
+            f"No metric is called '{name}'.{did_you_mean(str(name), _ENTRIES)} seewhy.metrics() lists them."
         )
     return by_key[_key(name)]
 

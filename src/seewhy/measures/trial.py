@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,12 @@ from seewhy.recorder import Budget, Conditions, Engine, Variants
 from seewhy.targets import Question
 
 Asked = Literal["probability", "score"]
+Made = TypeVar("Made")
+
+UNKNOWN = (
+    "The metric makes the maps again, of other inputs or weights, and does not know how these were made. Give maps= names of "
+    "methods."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +65,8 @@ class Remaker(Protocol):
     def of_other_class(self, seed: int) -> Float[Tensor, "batch map *space"]:
         """Return the maps of the same inputs about another class, drawn at random."""
 
-    def of_randomised(self, seed: int, down_to: int) -> Float[Tensor, "batch map *space"]:
-        """Return the maps of a copy of the model whose last `down_to` layers with weights were drawn anew."""
-
-    @property
-    def weighted_layers(self) -> int:
-        """How many layers of the model have weights."""
+    def of_randomised(self, seed: int, part: float) -> Float[Tensor, "batch map *space"]:
+        """Return the maps of a copy of the model of whose layers with weights the last part, in 0..1, was drawn anew."""
 
 
 class Trial:
@@ -109,6 +111,7 @@ class Trial:
         self._remade = remade
         self._memo: dict[Any, tuple[Tensor, Tensor]] = {}
         self._curve: Tensor | None = None
+        self._made: dict[Hashable, Any] = {}
         self.images = images
         self.maps = maps
         self.totals = maps.flatten(2).sum(2) if totals is None else totals
@@ -123,6 +126,13 @@ class Trial:
             self.runs += spent.done
             self._memo[probe] = (found[0].values, found[1].values)
         return self._memo[probe][0 if of == "score" else 1]
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what `make` gives: made once for each key, so that metrics that remake the same maps share them."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: Made = self._made[key]
+        return found
 
     def whole(self, of: Asked = "probability") -> Float[Tensor, " batch"]:
         """Return what the model says of the inputs as they are."""
@@ -184,10 +194,7 @@ class Trial:
             MetricError: the maps were given as arrays, and nobody knows how they were made.
         """
         if self._remade is None:
-            raise MetricError(
-                "The metric makes the maps again, of other inputs or weights, and does not know how these were made. Give maps= "
-                "names of methods."
-            )
+            raise MetricError(UNKNOWN)
         return self._remade
 
     def _nothing(self, fill: Any, row: int) -> Tensor:

@@ -76,7 +76,7 @@ class TorchRecorder:
                     f"The model cannot be moved to device '{device}': {str(error).splitlines()[0]} Leave device out to stay "
                     "where the model is, or give one that this machine has (cpu, cuda, mps, ...)."
                 ) from error
-        self._output = output
+        self.output = output
         self._forward = Forward(self.module, output)
 
     @property
@@ -118,7 +118,7 @@ class TorchRecorder:
             return trace(forward, forward.placed(noise))
 
         # The default layer is one on which these scores depend.
-        return self._remembered((space, self._output, forward.inputs.signature), find)
+        return self._remembered((space, self.output, forward.inputs.signature), find)
 
     def chances(
         self, images: Tensor, outputs: Tensor, kind: Kind, *, independent: bool, inputs: Call | None = None
@@ -145,7 +145,7 @@ class TorchRecorder:
             return Chances(independent)
         forward = self._forward.about(inputs)
         ready = self._remembered(
-            ("bounded", self._output, forward.inputs.signature),
+            ("bounded", self.output, forward.inputs.signature),
             lambda: bounded(forward, forward.placed(images[:1]), outputs[:1].detach()),
         )
         return Chances(independent, ready)
