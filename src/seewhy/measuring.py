@@ -163,7 +163,6 @@ class _Bench:
             for index, name in enumerate(self._names)
         ]
 
-
     @staticmethod
     def _judged(
         metric: Metric, trial: Trial, each: Sequence[Mapping[str, Any]]
