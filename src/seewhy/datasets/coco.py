@@ -11,8 +11,8 @@ from typing import Any
 from seewhy.datasets.marks import Boxed, boxed, check_size
 from seewhy.errors import MetricError
 
-_Picture = tuple[Any, Any, tuple[Boxed, ...]]
-"""Width and height, None where they are not told, and boxes."""
+_Picture = tuple[float, float, tuple[Boxed, ...]]
+"""Width and height, 0 where they are not told, and boxes."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,7 @@ class Coco:
                 left, top, width, height = (float(number) for number in each["bbox"])
                 kind = kinds.get(each.get("category_id"))
                 boxes[each["image_id"]].append(boxed(left, top, left + width, top + height, kind, where))
-            told = [
-                (str(each["file_name"]), (each.get("width"), each.get("height"), tuple(boxes[each["id"]])))
-                for each in content["images"]
-            ]
+            told = [(str(each["file_name"]), (*_size(each), tuple(boxes[each["id"]]))) for each in content["images"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise MetricError(
                 f"'{where}' is no COCO file of boxes: {type(error).__name__} {error}. Expected images (id, file_name), "
@@ -62,7 +59,7 @@ class Coco:
         if found is None:
             return None
         width, height, boxes = found
-        if width is not None and height is not None:
+        if width and height:
             check_size(width, height, shape, f"{self.where}, {name}:")
         return list(boxes)
 
@@ -72,3 +69,7 @@ class Coco:
 
     def _picture(self, name: str) -> _Picture | None:
         return self.pictures.get(name, self.pictures.get(name.rpartition("/")[2]))
+
+
+def _size(picture: Mapping[str, Any]) -> tuple[float, float]:
+    return float(picture.get("width") or 0), float(picture.get("height") or 0)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from seewhy.datasets.coco import Coco
 from seewhy.datasets.marks import Boxed
@@ -18,6 +18,7 @@ from seewhy.errors import MetricError
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
+@runtime_checkable
 class Truths(Protocol):
     """Where things are in the pictures of a folder."""
 

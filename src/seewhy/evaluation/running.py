@@ -126,6 +126,11 @@ def evaluate(
         name, why = next(iter(skipped.items()))
         raise MetricError(f"Not one of {len(listed)} pictures could be measured; the first is '{name}': {why}")
     found = Evaluation(results, settings, skipped, resumed)
+    if not found.rows:
+        raise MetricError(
+            f"Not one of the metrics ({', '.join(found.valueless)}) has a value for any map of {len(results)} pictures. Choose "
+            "others, or another fill."
+        )
     if kept is not None:
         found.save(kept)
     return found

@@ -77,6 +77,7 @@ class Evaluation(Table[Standing]):
         left_out: methods that the model does not allow, and why.
         settings: what the results depend on.
         resumed: how many pictures had been finished by an earlier call.
+        valueless: metrics that have no value for any map of any picture.
         files: what was written last.
     """
 
@@ -94,9 +95,9 @@ class Evaluation(Table[Standing]):
         self.files: tuple[Path, ...] = ()
         self.left_out = {name: why for each in self.results for name, why in each.skipped.items()}
         metrics = list(dict.fromkeys(name for each in self.results for judged in each.maps for name in judged.values))
-        super().__init__(
-            [row for metric in metrics for row in _standings(self.results, metric, int(settings.get("seed", 0)))]
-        )
+        seed = int(settings.get("seed", 0))
+        super().__init__([row for metric in metrics for row in _standings(self.results, metric, seed)])
+        self.valueless = tuple(metric for metric in metrics if metric not in self.metrics)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -117,9 +118,9 @@ class Evaluation(Table[Standing]):
         found: dict[Map, list[tuple[float, ...]]] = {}
         for each in self.results:
             for judged in each.maps:
-                if metric in judged.curves:
+                if metric in judged.curves and np.isfinite(judged.curves[metric]).all():
                     found.setdefault(_map_of(judged), []).append(judged.curves[metric])
-        return {key: np.nanmean(np.array(each), 0) for key, each in found.items()}
+        return {key: np.mean(np.array(each), 0) for key, each in found.items()}
 
     @property
     def with_truth(self) -> int | None:

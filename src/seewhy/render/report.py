@@ -68,6 +68,8 @@ def _about(evaluation: Evaluation) -> str:
     told = [f"Maps explain {asked}."]
     if evaluation.with_truth is not None:
         told.append(f"Where that is, is told of {evaluation.with_truth} of {len(results)} pictures.")
+    if evaluation.valueless:
+        told.append(f"Without a value for any map: {', '.join(evaluation.valueless)}.")
     if evaluation.skipped:
         told.append(f"{len(evaluation.skipped)} pictures were skipped; they are listed below.")
     return " ".join(told)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 
 from seewhy.render.page import Page
 
@@ -60,7 +61,12 @@ def _bars(ax: Axes, rows: Sequence[Standing], colours: dict[str, str]) -> None:
     ax.grid(axis="x", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.set_title(f"{rows[0].metric}: {rows[0].better} is better", fontsize=9, loc="left", parse_math=False)
+    ax.set_title(
+        f"{rows[0].metric}: {rows[0].better} is better; behind each name its rank",
+        fontsize=9,
+        loc="left",
+        parse_math=False,
+    )
 
 
 def curves(evaluation: Evaluation) -> Page | None:
@@ -86,14 +92,15 @@ def _curves(ax: Axes, evaluation: Evaluation, metric: str, colours: dict[str, st
     shown = [row for row in rows if row.control] + [row for row in rows if not row.control][:_LINES]
     styles = ["-", "--", "-.", ":"]
     seen: dict[str, int] = {}
-    for row in sorted(shown, key=rows.index):
+    # The later are thinner: a curve that lies on another leaves its rim to be seen.
+    for row, width in zip(sorted(shown, key=rows.index), np.linspace(3.2, 1.3, len(shown)), strict=True):
         found = known.get((row.method, row.layer, row.control))
         if found is None:
             continue
         number = seen[row.method] = seen.get(row.method, -1) + 1  # layers of one method share its colour
         colour = _GREY if row.control else colours[row.method]
         style = (":" if row.method == "random" else "--") if row.control else styles[number % len(styles)]
-        [line] = ax.plot(np.linspace(0, 1, len(found)), found, style, color=colour, linewidth=1.6)
+        [line] = ax.plot(np.linspace(0, 1, len(found)), found, style, color=colour, linewidth=width)
         line.set_label(f"{_short(row.name)}  {row.mean:.3f}")
     legend = ax.legend(fontsize=7, frameon=False, loc="best")
     for text in legend.get_texts():
@@ -114,7 +121,7 @@ def _colours(evaluation: Evaluation) -> dict[str, str]:
     methods = dict.fromkeys(row.method for row in evaluation.rows if not row.control)
     palette = mpl.colormaps["tab10" if len(methods) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
     ordered = [
-        colour for number, colour in enumerate(palette) if number != 7 or len(palette) != 10
+        to_hex(colour) for number, colour in enumerate(palette) if number != 7 or len(palette) != 10
     ]  # 7 is the controls' grey
     return {method: ordered[number % len(ordered)] for number, method in enumerate(methods)}
 
