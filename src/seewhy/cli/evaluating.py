@@ -96,7 +96,7 @@ def evaluate(
 
         check_parquet()
         out = table.parent
-    for_metrics, for_methods = _sorted(given, split_commas(metric or []))
+    for_metrics, for_methods = _sorted(given, split_commas(metric or []), told=truth is not None)
     how = {"smooth": smooth, "reduce": reduce, "budget": budget, **for_methods}
     ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
     from seewhy.evaluation import evaluate as run
@@ -148,14 +148,15 @@ def _tell(found: Evaluation, out: Path, table: Path | None, as_json: bool) -> No
         say.line(f"wrote {table if table is not None and path.suffix == PARQUET else path}")
 
 
-def _sorted(given: Mapping[str, str], metrics: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _sorted(given: Mapping[str, str], metrics: list[str], *, told: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the options of the metrics, as numbers where they are some, and those that are left for the methods."""
     if not given:
         return {}, {}
+    from seewhy.evaluation.running import metric_names
     from seewhy.measures import find_metric
-    from seewhy.measuring import USUAL
 
-    known = {name: default for metric in metrics or USUAL for name, default in find_metric(metric).options.items()}
+    names = metric_names(metrics or None, told=told)
+    known = {name: default for metric in names for name, default in find_metric(metric).options.items()}
     own = {name: _converted(name, value, known[name]) for name, value in given.items() if name in known}
     return own, {name: value for name, value in given.items() if name not in known}
 

@@ -84,7 +84,7 @@ def evaluate(
     ask.progress = False  # one bar at a time: this one
     folder, kept = Path(pictures), None if out is None else Path(out)
     names = [methods] if isinstance(methods, str) else [*METHODS] if methods is None else list(methods)
-    wanted = chosen_metrics(_names(metrics, told=truth is not None), options)
+    wanted = chosen_metrics(metric_names(metrics, told=truth is not None), options)
     if truth is None and (lost := [entry.name for entry, _ in wanted if Wants.TRUTH in entry.wants]):
         raise MetricError(f"Metrics that compare with where the thing is ({', '.join(lost)}) need truth= (--truth).")
     apart = [Path(each) for each in (kept, truth) if each is not None and Path(each).resolve() != folder.resolve()]
@@ -165,12 +165,9 @@ class _Work:
         """
         index = None if entry.label is None else self._indices[entry.label]
         try:
-            truth = self._asking.truth(entry, index)
+            truth, use = self._truth_and_metrics(entry, index)
         except MetricError as error:
             raise _PictureError(str(error)) from error
-        use = [(metric, own) for metric, own in self._wanted if truth is not None or Wants.TRUTH not in metric.wants]
-        if not use:
-            raise _PictureError("Nothing is marked in it of what is asked about, and no other metric was chosen.")
         options = {name: value for _, own in use for name, value in own.items()}
         chosen = [metric.name for metric, _ in use]
         measured = measure(
@@ -179,8 +176,16 @@ class _Work:
         has_truth = None if self._asking.truths is None else truth is not None
         return finished(entry, digest, measured, has_truth=has_truth)
 
+    def _truth_and_metrics(self, entry: Entry, index: int | None) -> tuple[Any, list[tuple[Metric, dict[str, Any]]]]:
+        """Return where the thing is, and the metrics that can be asked with that."""
+        truth = self._asking.truth(entry, index)
+        use = [(metric, own) for metric, own in self._wanted if truth is not None or Wants.TRUTH not in metric.wants]
+        if not use:
+            raise MetricError("Nothing is marked in it of what is asked about, and no other metric was chosen.")
+        return truth, use
 
-def _names(given: Sequence[str] | str | None, *, told: bool) -> list[str]:
+
+def metric_names(given: Sequence[str] | str | None, *, told: bool) -> list[str]:
     """Return the metrics' names: the usual ones, and those of localisation where truth is told."""
     if given is not None:
         return [given] if isinstance(given, str) else list(given)

@@ -55,7 +55,9 @@ def report_page(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
     )
     parts += _listed("Pictures that were skipped", evaluation.skipped)
     parts += _listed("Methods that were left out", evaluation.left_out)
-    settings = json.dumps(evaluation.settings, indent=1, ensure_ascii=False)
+    settings = "\n".join(
+        f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in evaluation.settings.items()
+    )
     parts.append(f"<h2>Settings</h2><pre>{_text(settings)}</pre>")
     head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{_text(title)}</title>"
     return f"<!doctype html><html lang='en'><head>{head}<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
@@ -21,6 +22,8 @@ _PANEL = 4.6  # inches: a metric
 _ACROSS = 3  # panels a row
 _LINES = 8  # more curves in one panel cannot be told apart
 _GREY = "0.62"
+_STYLES = ("-", "--", "-.", ":")  # a method's layers
+_ON_ANOTHER = (0, (5, 5))  # a curve that lies on another, which is seen through its gaps
 _LONGEST = 34  # letters of a bar's name
 
 
@@ -90,17 +93,19 @@ def _curves(ax: Axes, evaluation: Evaluation, metric: str, colours: dict[str, st
     rows = evaluation.of(metric)
     known = evaluation.curves(metric)
     shown = [row for row in rows if row.control] + [row for row in rows if not row.control][:_LINES]
-    styles = ["-", "--", "-.", ":"]
     seen: dict[str, int] = {}
-    # The later are thinner: a curve that lies on another leaves its rim to be seen.
-    for row, width in zip(sorted(shown, key=rows.index), np.linspace(3.2, 1.3, len(shown)), strict=True):
+    drawn: list[npt.NDArray[np.float64]] = []
+    for row in sorted(shown, key=rows.index):
         found = known.get((row.method, row.layer, row.control))
         if found is None:
             continue
         number = seen[row.method] = seen.get(row.method, -1) + 1  # layers of one method share its colour
         colour = _GREY if row.control else colours[row.method]
-        style = (":" if row.method == "random" else "--") if row.control else styles[number % len(styles)]
-        [line] = ax.plot(np.linspace(0, 1, len(found)), found, style, color=colour, linewidth=width)
+        style: Any = (":" if row.method == "random" else "--") if row.control else _STYLES[number % len(_STYLES)]
+        if any(np.allclose(found, other, atol=1e-4) for other in drawn):
+            style = _ON_ANOTHER
+        drawn.append(found)
+        [line] = ax.plot(np.linspace(0, 1, len(found)), found, linestyle=style, color=colour, linewidth=1.6)
         line.set_label(f"{_short(row.name)}  {row.mean:.3f}")
     legend = ax.legend(fontsize=7, frameon=False, loc="best")
     for text in legend.get_texts():
