@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 _ROW = 0.27  # inches: a bar
 _PANEL = 4.6  # inches: a metric
 _ACROSS = 3  # panels a row
+_TEN = 10
 _LINES = 8  # more curves in one panel cannot be told apart
 _GREY = "0.62"
-_STYLES = ("-", "--", "-.", ":")  # a method's layers
+_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (8, 2)), (0, (4, 1, 1, 1, 1, 1)))  # a method's layers
 _ON_ANOTHER = (0, (5, 5))  # a curve that lies on another, which is seen through its gaps
 _LONGEST = 34  # letters of a bar's name
 
@@ -40,6 +41,7 @@ def bars(evaluation: Evaluation) -> Page:
         _bars(ax, evaluation.of(metric), colours)
     for ax in cells[len(metrics) :]:
         ax.set_axis_off()
+    drawn.supxlabel("behind each name its rank; whiskers: where the mean lies with 95 %", fontsize=8, color="0.35")
     return drawn
 
 
@@ -50,7 +52,7 @@ def _bars(ax: Axes, rows: Sequence[Standing], colours: dict[str, str]) -> None:
     wings = np.array(
         [[max(0.0, row.mean - low), max(0.0, high - row.mean)] for row, (low, high) in zip(rows, ends, strict=True)]
     )
-    shades = [_GREY if row.control else colours[row.method] for row in rows]
+    shades = [_GREY if row.control else colours[row.name] for row in rows]
     ax.barh(places, means, height=0.72, color=shades, alpha=0.85)
     ax.errorbar(means, places, xerr=wings.T, fmt="none", ecolor="0.15", elinewidth=1, capsize=2.5)
     ax.set_yticks(places, labels=[f"{_short(row.name)}   {row.rank_words}" for row in rows])
@@ -65,7 +67,7 @@ def _bars(ax: Axes, rows: Sequence[Standing], colours: dict[str, str]) -> None:
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_title(
-        f"{rows[0].metric}: {rows[0].better} is better; behind each name its rank",
+        f"{rows[0].metric}: {rows[0].better} is better",
         fontsize=9,
         loc="left",
         parse_math=False,
@@ -99,13 +101,13 @@ def _curves(ax: Axes, evaluation: Evaluation, metric: str, colours: dict[str, st
         found = known.get((row.method, row.layer, row.control))
         if found is None:
             continue
-        number = seen[row.method] = seen.get(row.method, -1) + 1  # layers of one method share its colour
-        colour = _GREY if row.control else colours[row.method]
+        shade = _GREY if row.control else colours[row.name]
+        number = seen[shade] = seen.get(shade, -1) + 1  # layers of one method share its colour
         style: Any = (":" if row.method == "random" else "--") if row.control else _STYLES[number % len(_STYLES)]
         if any(np.allclose(found, other, atol=1e-4) for other in drawn):
             style = _ON_ANOTHER
         drawn.append(found)
-        [line] = ax.plot(np.linspace(0, 1, len(found)), found, linestyle=style, color=colour, linewidth=1.6)
+        [line] = ax.plot(np.linspace(0, 1, len(found)), found, linestyle=style, color=shade, linewidth=1.6)
         line.set_label(f"{_short(row.name)}  {row.mean:.3f}")
     legend = ax.legend(fontsize=7, frameon=False, loc="best")
     for text in legend.get_texts():
@@ -122,13 +124,15 @@ def _curves(ax: Axes, evaluation: Evaluation, metric: str, colours: dict[str, st
 
 
 def _colours(evaluation: Evaluation) -> dict[str, str]:
-    """Return a colour for each method, the same in all panels."""
-    methods = dict.fromkeys(row.method for row in evaluation.rows if not row.control)
-    palette = mpl.colormaps["tab10" if len(methods) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
-    ordered = [
-        to_hex(colour) for number, colour in enumerate(palette) if number != 7 or len(palette) != 10
-    ]  # 7 is the controls' grey
-    return {method: ordered[number % len(ordered)] for number, method in enumerate(methods)}
+    """Return each map's colour, the same in all panels: one for each method, or for each layer of a single method."""
+    rows = [row for row in evaluation.rows if not row.control]
+    alone = len({row.method for row in rows}) == 1
+    kinds = list(dict.fromkeys(row.layer if alone else row.method for row in rows))
+    palette = mpl.colormaps["tab10" if len(kinds) <= _TEN else "tab20"].colors  # type: ignore[attr-defined]
+    shades = [to_hex(colour) for colour in palette]
+    if len(kinds) < _TEN:
+        del shades[7]  # the controls' grey
+    return {row.name: shades[kinds.index(row.layer if alone else row.method) % len(shades)] for row in rows}
 
 
 def _short(name: str) -> str:
