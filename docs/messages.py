@@ -29,6 +29,7 @@ ELSEWHERE = {
         "' '.join(request.skipped.values())",
     ): "the messages of the methods that were left out, told together",
     ("maps/registry.py", "str(error)"): "a message that is told under another name",
+    ("cli/evaluating.py", "why"): "the messages of pictures that were skipped, told again",
     ("recorder/attended.py", "self.chain.refusal"): "one of the refusals that the same file's chains are made with",
 }
 """What is no message by itself: (file, expression) and why."""

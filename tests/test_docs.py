@@ -55,6 +55,8 @@ def folder(tmp_path: Path, chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch)
     """The files that the pages speak of; methods that a page adds are taken away again."""
     for name in ("cat.jpg", "x.png"):
         Image.fromarray(chelsea).save(tmp_path / name)
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(chelsea).save(tmp_path / "pictures" / "cat.jpg")
     weights = seewhy.load("timm:resnet18", pretrained=False, num_classes=2).module.state_dict()
     torch.save(weights, tmp_path / "mine.pth")
     (tmp_path / "names.txt").write_text("cat\ndog\n")
@@ -84,10 +86,10 @@ def test_commands_run(command: str, folder: Path) -> None:
     words = shlex.split(command.replace("*.jpg", "cat.jpg"))[1:]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    for written in re.findall(r"wrote (\S+)", result.output):
+    for written in re.findall(r"wrote (\S+\.png)", result.output):
         with Image.open(folder / written) as picture:
             assert min(picture.size) > 200
-    assert ("wrote" in result.output) == (words[0] in ("explain", "compare"))
+    assert ("wrote" in result.output) == (words[0] in ("explain", "compare", "evaluate"))
 
 
 def test_the_pages_were_found() -> None:

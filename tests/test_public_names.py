@@ -38,6 +38,7 @@ FOUND = {
             "compare",
             "compare_pair",
             "doctor",
+            "evaluate",
             "function",
             "image_text",
             "layers",
@@ -53,6 +54,7 @@ FOUND = {
     "Explainer": members(seewhy.Explainer),
     "Explanation": members(seewhy.Explanation),
     "Comparison": members(seewhy.Comparison),
+    "Evaluation": members(seewhy.Evaluation),
 }
 
 

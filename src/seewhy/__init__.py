@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from seewhy.errors import RenderError as RenderError
     from seewhy.errors import SeewhyError as SeewhyError
     from seewhy.errors import TargetError as TargetError
+    from seewhy.evaluation import Evaluation as Evaluation
+    from seewhy.evaluation import evaluate as evaluate
     from seewhy.explainer import Explainer as Explainer
     from seewhy.explanation import Explanation as Explanation
     from seewhy.face import compare as compare
@@ -53,6 +55,7 @@ _HOME = {
     "BoxTarget": "targets",
     "Budget": "recorder",
     "Comparison": "comparison",
+    "Evaluation": "evaluation",
     "Explainer": "explainer",
     "Explanation": "explanation",
     "ImageError": "errors",
@@ -75,6 +78,7 @@ _HOME = {
     "compare": "face",
     "compare_pair": "face",
     "doctor": "checkup.doctor",
+    "evaluate": "evaluation",
     "explain": "face",
     "function": "models",
     "image_text": "models",

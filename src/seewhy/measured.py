@@ -75,12 +75,12 @@ class Measured:
     @property
     def value(self) -> float:
         """The mean over the images that have a value."""
-        return _mean(self.values)
+        return known_mean(self.values)
 
     @property
     def beats_random(self) -> bool:
         """Whether the mean is better than that of random maps."""
-        return self._gain(self.value, _mean(self.random)) > 0
+        return self._gain(self.value, known_mean(self.random)) > 0
 
     @property
     def disagree(self) -> bool:
@@ -125,13 +125,14 @@ class Measurements(Table[Measured]):
 
 def _line(row: Measured) -> tuple[str, ...]:
     between = "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}"
-    values = (row.value, _mean(row.random), _mean(row.centre))
+    values = (row.value, known_mean(row.random), known_mean(row.centre))
     number, random, centre = (f"{each:.3f}" if np.isfinite(each) else "-" for each in values)
     by_fill = ", ".join(f"{fill} {value:.3f} against {random:.3f}" for fill, (value, random) in row.fills.items())
     note = f"fills disagree: {by_fill}" if row.disagree else ""
     return (row.metric, row.better, row.map, number, between, random, centre, note)
 
 
-def _mean(values: npt.NDArray[np.float64]) -> float:
+def known_mean(values: npt.NDArray[np.float64]) -> float:
+    """Return the mean of what is finite; NaN where nothing is."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")

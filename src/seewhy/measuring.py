@@ -14,7 +14,7 @@ from torch import Tensor
 from seewhy.errors import MetricError
 from seewhy.explainer import Explainer, Recorded
 from seewhy.images.baselines import named
-from seewhy.measured import About, Measured, Measurements
+from seewhy.measured import About, Measured, Measurements, known_mean
 from seewhy.measures import Metric, Trial, Wants, find_metric
 from seewhy.measures.controls import centre_map, random_maps
 from seewhy.measures.statistics import interval
@@ -193,7 +193,7 @@ def _drawn_for(image: Tensor, seed: int) -> torch.Generator:
 
 def _pairs(values: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> list[tuple[float, float]]:
     """Return for each fill the mean over the images `(fill, image)`, and that of the random maps."""
-    return [(float(np.nanmean(own)), float(np.nanmean(other))) for own, other in zip(values, random, strict=True)]
+    return [(known_mean(own), known_mean(other)) for own, other in zip(values, random, strict=True)]
 
 
 def _as_probabilities(question: Question, recorded: Recorded) -> Question:

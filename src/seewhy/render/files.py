@@ -58,7 +58,7 @@ def save_grid(explanations: Sequence[Explanation], path: str | os.PathLike[str],
     _write(
         path,
         {
-            ".html": lambda: _page("comparison", _image_tag(drawn("png"), "comparison")).encode(),
+            ".html": lambda: _page("comparison", image_tag(drawn("png"), "comparison")).encode(),
             ".jpg": lambda: drawn("jpg"),
             ".jpeg": lambda: drawn("jpg"),
             **{ending: lambda: drawn(kind[1:]) for ending in (".png", ".webp", ".pdf", ".svg")},
@@ -143,7 +143,7 @@ def html_fragment(explanation: Explanation, **style: Any) -> str:
     told += [("attention", str(finding)) for finding in explanation.diagnosis]
     told += [("note", note) for note in explanation.notes]
     facts = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in told)
-    image = _image_tag(picture_bytes(explanation, "PNG", **style), explanation.target)
+    image = image_tag(picture_bytes(explanation, "PNG", **style), explanation.target)
     return f"<figure style='font-family:sans-serif'>{image}<table>{rows}</table><dl>{facts}</dl></figure>"
 
 
@@ -160,7 +160,8 @@ def _chance(prediction: Prediction) -> str:
     return f"{prediction.probability:.1%}{' of the picture' if prediction.means == 'area' else ''}"
 
 
-def _image_tag(png: bytes, words: str) -> str:
+def image_tag(png: bytes, words: str) -> str:
+    """Return a picture that lies in the page itself."""
     data = base64.b64encode(png).decode()
     return f"<img style='max-width:100%' alt='{html.escape(words, quote=True)}' src='data:image/png;base64,{data}'>"
 

@@ -1,0 +1,74 @@
+"""The file of finished pictures: a line each, written when it is done, so that work that was cut off goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from seewhy.errors import MetricError
+from seewhy.evaluation.finished import Finished
+from seewhy.evaluation.settings import Settings, differences
+
+FILE = "pictures.jsonl"
+
+
+class Ledger:
+    """Finished pictures, in memory, and in a folder where one is given.
+
+    Args:
+        folder: where the file is; None: nothing is written.
+        settings: what the results depend on; a file of other ones is refused.
+        restart: whether a file that is there is begun anew.
+
+    Raises:
+        MetricError: the folder cannot be written to, or holds results of other settings.
+    """
+
+    def __init__(self, folder: Path | None, settings: Settings, *, restart: bool = False) -> None:
+        self.finished: dict[str, Finished] = {}
+        self._path = None if folder is None else folder / FILE
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if not restart and self._path.is_file() and self._path.stat().st_size:
+                self._take_up(self._path, settings)
+            else:
+                self._path.write_text(json.dumps({"settings": settings}) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise MetricError(f"'{self._path}' cannot be written: {error.strerror}. Check the folder.") from error
+
+    def add(self, done: Finished) -> None:
+        """Keep one picture, on the disk before this returns."""
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(done.as_json()) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        self.finished[done.picture] = done
+
+    def has(self, name: str, digest: str) -> bool:
+        """Return whether a picture was finished, as it is now."""
+        return name in self.finished and self.finished[name].digest == digest
+
+    def _take_up(self, path: Path, settings: Settings) -> None:
+        """Read what was done before; a last line that was cut off is dropped, also from the file."""
+        lines = path.read_bytes().split(b"\n")
+        whole = b"\n".join(lines[:-1]) + b"\n"
+        try:
+            head, *others = [json.loads(line) for line in lines[:-1]]
+            found = [Finished.of_json(each) for each in others]
+            other = differences(head["settings"], json.loads(json.dumps(settings)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise MetricError(
+                f"'{path}' is no file of results that can be gone on with: {error}. Give another folder, or begin anew with "
+                "restart=True (--restart), which overwrites it."
+            ) from error
+        if other:
+            raise MetricError(
+                f"'{path}' holds results of other settings ({', '.join(other)}). Give another folder, or begin anew with "
+                "restart=True (--restart), which overwrites it."
+            )
+        path.write_bytes(whole)
+        self.finished = {each.picture: each for each in found}

@@ -1,0 +1,211 @@
+"""The table of an evaluation: each map's mean, how sure it is, its rank, and what it cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from seewhy.evaluation.finished import Finished, Judged
+from seewhy.evaluation.ranks import Side, beaten, ranks
+from seewhy.evaluation.settings import Settings
+from seewhy.measures import find_metric
+from seewhy.measures.statistics import interval
+from seewhy.table import Table
+
+Map = tuple[str, str, bool]
+"""A method, a layer, and whether it is a control."""
+
+RANDOM: Map = ("random", "", True)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One metric of one method at one layer, over all pictures.
+
+    Attributes:
+        metric: its name; `better` whether "higher" or "lower" values are.
+        method, layer: how the maps were made; of a control its name.
+        control: whether it is one that knows nothing.
+        mean: over the pictures that have a value; `interval` where it lies with 95 %, by bootstrap, None for fewer than 3.
+        pictures: how many have a value.
+        rank: the first and the last that it may have; the same only where it is told apart from all others.
+        of: how many are ranked.
+        against_random: whether it is "better" or "worse" than random maps, or the "same" as far as can be told.
+        forwards, backwards, replays, seconds: what a map took, the mean over the pictures; the recording that several maps share
+            is counted in each.
+    """
+
+    metric: str
+    better: str
+    method: str
+    layer: str
+    control: bool
+    mean: float
+    interval: tuple[float, float] | None
+    pictures: int
+    rank: tuple[int, int]
+    of: int
+    against_random: Side
+    forwards: float
+    backwards: float
+    replays: float
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The method and the layer, or the control."""
+        return f"control: {self.method}" if self.control else " ".join(filter(None, (self.method, self.layer)))
+
+    @property
+    def rank_words(self) -> str:
+        """The rank, such as "2" or "1-3"."""
+        first, last = self.rank
+        return str(first) if first == last else f"{first}-{last}"
+
+
+class Evaluation(Table[Standing]):
+    """All standings, by metric and rank; prints as a table.
+
+    Attributes:
+        results: what is known of each picture.
+        skipped: pictures that failed, and why.
+        left_out: methods that the model does not allow, and why.
+        settings: what the results depend on.
+        resumed: how many pictures had been finished by an earlier call.
+        valueless: metrics that have no value for any map of any picture.
+        files: what was written last.
+    """
+
+    def __init__(
+        self,
+        results: Sequence[Finished],
+        settings: Settings,
+        skipped: Mapping[str, str] | None = None,
+        resumed: int = 0,
+    ) -> None:
+        self.results = tuple(results)
+        self.settings = dict(settings)
+        self.skipped = dict(skipped or {})
+        self.resumed = resumed
+        self.files: tuple[Path, ...] = ()
+        self.left_out = {name: why for each in self.results for name, why in each.skipped.items()}
+        metrics = list(dict.fromkeys(name for each in self.results for judged in each.maps for name in judged.values))
+        seed = int(settings.get("seed", 0))
+        super().__init__([row for metric in metrics for row in _standings(self.results, metric, seed)])
+        self.valueless = tuple(metric for metric in metrics if metric not in self.metrics)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics' names."""
+        return tuple(dict.fromkeys(row.metric for row in self.rows))
+
+    def of(self, metric: str) -> tuple[Standing, ...]:
+        """Return one metric's rows, the best first."""
+        name = find_metric(metric).name
+        return tuple(row for row in self.rows if row.metric == name)
+
+    def best(self, metric: str) -> tuple[Standing, ...]:
+        """Return those that may be the best by a metric: the one with the best mean, and all that are not told apart from it."""
+        return tuple(row for row in self.of(metric) if row.rank[0] == 1)
+
+    def curves(self, metric: str) -> dict[Map, npt.NDArray[np.float64]]:
+        """Return the mean curve `(point,)` of each map, at evenly spaced parts from 0 to 1, where the metric is an area."""
+        found: dict[Map, list[tuple[float, ...]]] = {}
+        for each in self.results:
+            for judged in each.maps:
+                if metric in judged.curves and np.isfinite(judged.curves[metric]).all():
+                    found.setdefault(_map_of(judged), []).append(judged.curves[metric])
+        return {key: np.mean(np.array(each), 0) for key, each in found.items()}
+
+    @property
+    def with_truth(self) -> int | None:
+        """How many pictures were told where the thing is; None where no truth was given."""
+        told = [each.has_truth for each in self.results if each.has_truth is not None]
+        return sum(told) if told else None
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write results.csv, summary.csv, bars.png, curves.png and report.html, and return their paths.
+
+        With pyarrow results.parquet is written, too.
+
+        Raises:
+            RenderError: the folder cannot be written to.
+        """
+        from seewhy.evaluation.saving import save
+
+        self.files = tuple(save(self, Path(folder)))
+        return list(self.files)
+
+    def columns(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return the table's head and its rows as text."""
+        head = ("metric", "better", "rank", "map", "mean", "95 %", "pictures", "than random", "runs", "seconds")
+        return head, [_line(row) for row in self.rows]
+
+
+def _line(row: Standing) -> tuple[str, ...]:
+    between = "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}"
+    runs = row.forwards + row.backwards + row.replays
+    cost = ("", "") if row.control else (f"{runs:.4g}", f"{row.seconds:.2f}")
+    against = "" if (row.method, row.layer, row.control) == RANDOM else row.against_random
+    return (
+        row.metric,
+        row.better,
+        row.rank_words,
+        row.name,
+        f"{row.mean:.3f}",
+        between,
+        str(row.pictures),
+        against,
+        *cost,
+    )
+
+
+def _standings(results: Sequence[Finished], metric: str, seed: int) -> list[Standing]:
+    """Return one metric's rows, the best first."""
+    better = find_metric(metric).better
+    judged: dict[Map, dict[int, Judged]] = {}
+    for number, each in enumerate(results):
+        for one in each.maps:
+            if np.isfinite(one.values.get(metric, np.nan)):
+                judged.setdefault(_map_of(one), {})[number] = one
+    maps = list(judged)
+    values = np.full((len(results), len(maps)), np.nan)
+    for column, key in enumerate(maps):
+        for number, one in judged[key].items():
+            values[number, column] = one.values[metric]
+    wins = beaten(values, higher=better == "higher", seed=seed)
+    control = maps.index(RANDOM) if RANDOM in maps else None
+    rows = []
+    for column, (key, rank) in enumerate(zip(maps, ranks(wins), strict=True)):
+        own = values[:, column]
+        costs = [one.cost for one in judged[key].values()]
+        against: Side = "same"
+        if control is not None:
+            against = "better" if wins[column, control] else "worse" if wins[control, column] else "same"
+        rows.append(
+            Standing(
+                metric,
+                better,
+                *key,
+                mean=float(np.nanmean(own)),
+                interval=interval(own, seed=seed),
+                pictures=len(costs),
+                rank=rank,
+                of=len(maps),
+                against_random=against,
+                forwards=float(np.mean([cost.forwards for cost in costs])),
+                backwards=float(np.mean([cost.backwards for cost in costs])),
+                replays=float(np.mean([cost.replays for cost in costs])),
+                seconds=float(np.mean([cost.seconds for cost in costs])),
+            )
+        )
+    return sorted(rows, key=lambda row: -row.mean if better == "higher" else row.mean)
+
+
+def _map_of(judged: Judged) -> Map:
+    return judged.method, judged.layer, judged.control

@@ -1,0 +1,147 @@
+"""Four ways of saying where a thing is say the same; what is hostile or of another picture is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seewhy import MetricError
+from seewhy.datasets import Boxed, open_truth
+from seewhy.targets import mask_of
+
+SHAPE = (30, 40)
+EDGES = (4.0, 6.0, 16.0, 21.0)
+"""Left, top, right, bottom."""
+
+
+def _yolo(folder: Path) -> Path:
+    left, top, right, bottom = EDGES
+    x, y, width, height = (left + right) / 80, (top + bottom) / 60, (right - left) / 40, (bottom - top) / 30
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "one.txt").write_text(f"1 {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n\n")
+    (folder / "classes.txt").write_text("dog\ncat\n")
+    return folder
+
+
+def _coco(folder: Path) -> Path:
+    left, top, right, bottom = EDGES
+    content = {
+        "images": [{"id": 5, "file_name": "a/one.png", "width": 40, "height": 30}, {"id": 6, "file_name": "two.png"}],
+        "annotations": [{"image_id": 5, "category_id": 3, "bbox": [left, top, right - left, bottom - top]}],
+        "categories": [{"id": 3, "name": "cat"}],
+    }
+    folder.mkdir()
+    (folder / "boxes.json").write_text(json.dumps(content))
+    return folder / "boxes.json"
+
+
+VOC = """<?xml version="1.0" encoding="utf-8"?>
+<annotation><filename>one.png</filename><size><width>40</width><height>30</height><depth>3</depth></size>
+<object><name>cat</name><bndbox><xmin>5</xmin><ymin>7</ymin><xmax>16</xmax><ymax>21</ymax></bndbox></object></annotation>
+"""
+
+
+def _voc(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "one.xml").write_text(VOC)
+    return folder
+
+
+def _mask(folder: Path) -> Path:
+    values = np.zeros(SHAPE, np.uint8)
+    values[6:21, 4:16] = 255
+    folder.mkdir()
+    Image.fromarray(values).save(folder / "one.png")
+    return folder
+
+
+@pytest.mark.parametrize("written", [_yolo, _coco, _voc, _mask])
+def test_yolo_coco_voc_and_masks_say_the_same(tmp_path: Path, written: Callable[[Path], Path]) -> None:
+    truth = open_truth(written(tmp_path / "truth"), tmp_path)
+    found = truth.of("a/one.png", SHAPE)
+    expected = np.zeros(SHAPE, bool)
+    expected[6:21, 4:16] = True
+    if isinstance(found, list):
+        [box] = found
+        assert box == Boxed(EDGES, "cat", named=True)
+        np.testing.assert_array_equal(mask_of(box.edges, SHAPE), expected)
+    else:
+        np.testing.assert_array_equal(mask_of(found, SHAPE), expected)
+    assert truth.of("three.png", SHAPE) is None
+
+
+def test_yolos_classes_without_names_are_numbers_and_outlines_are_boxed(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("3 0.5 0.5 0.5 0.2 0.9\n0 0.1 0.2 0.5 0.2 0.5 0.8\n")
+    assert open_truth(tmp_path, tmp_path).of("one.png", (10, 20)) == [
+        Boxed((5.0, 4.0, 15.0, 6.0), "3", named=False),
+        Boxed((2.0, 2.0, 10.0, 8.0), "0", named=False),
+    ]
+
+
+def test_beside_the_pictures_no_picture_is_a_mask(tmp_path: Path) -> None:
+    _mask(tmp_path / "pictures")
+    assert open_truth(tmp_path / "pictures", tmp_path / "pictures").of("one.png", SHAPE) is None
+
+
+def test_what_is_said_of_a_picture_changes_its_digest(tmp_path: Path) -> None:
+    truth = open_truth(_yolo(tmp_path / "truth"), tmp_path)
+    before = truth.digest("a/one.png")
+    (tmp_path / "truth" / "a" / "one.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    assert truth.digest("a/one.png") not in (before, "")
+    assert truth.digest("two.png") == ""
+
+
+BOMB = """<!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>"""
+OUTSIDE = """<!DOCTYPE foo [<!ENTITY x SYSTEM "file:///etc/passwd">]>"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (VOC.replace("?>\n", f"?>{BOMB}\n").replace("cat", "&b;"), "declares a document type"),
+        (VOC.replace("?>\n", f"?>{OUTSIDE}\n").replace("cat", "&x;"), "declares a document type"),
+        (VOC.replace("cat", "&undeclared;"), "cannot be read as XML"),
+        (VOC.replace("utf-8", "no-such-code").replace("</annotation>", ""), "cannot be read as XML"),
+        ("<a>" * 200 + "</a>" * 200, "over 50 elements in each other"),
+        (VOC.replace("<width>40", "<width>30"), "about a picture of 30 x 30 pixels, and this one has 40 x 30"),
+        (VOC.replace("<xmax>16</xmax>", ""), "none of Pascal VOC's files"),
+        (VOC.replace("<xmax>16</xmax>", "<xmax>2</xmax>"), "has a box without an inside: left 4.0, top 6.0, right 2.0"),
+        (VOC.replace("<xmax>16</xmax>", "<xmax>nan</xmax>"), "has a box without an inside"),
+    ],
+)
+def test_hostile_and_wrong_voc_files_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    _voc(tmp_path / "truth")
+    (tmp_path / "truth" / "one.xml").write_text(text)
+    with pytest.raises(MetricError, match=told):
+        open_truth(tmp_path / "truth", tmp_path).of("one.png", SHAPE)
+
+
+@pytest.mark.parametrize(
+    "line", ["0 10 10 5 5", "cat 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1", "0 nan 0.5 0.1 0.1", "1e999 0 0 0 0"]
+)
+def test_lines_that_are_none_of_yolos_are_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "one.txt").write_text(line)
+    with pytest.raises(MetricError, match="has a line that is none of YOLO's"):
+        open_truth(tmp_path, tmp_path).of("one.png", SHAPE)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}', "[" * 100_000]
+)
+def test_json_that_is_no_coco_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "boxes.json").write_text(text)
+    with pytest.raises(MetricError, match="is no COCO file of boxes"):
+        open_truth(tmp_path / "boxes.json", tmp_path)
+
+
+def test_coco_of_another_size_and_what_is_no_truth_at_all_are_refused(tmp_path: Path) -> None:
+    truth = open_truth(_coco(tmp_path / "truth"), tmp_path)
+    with pytest.raises(MetricError, match="about a picture of 40 x 30 pixels, and this one has 30 x 40"):
+        truth.of("a/one.png", SHAPE[::-1])
+    with pytest.raises(MetricError, match="is no truth: give a folder"):
+        open_truth(tmp_path / "none", tmp_path)
