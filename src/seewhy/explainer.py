@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from seewhy.anchors import Anchors
 from seewhy.assembly import assemble

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.measures.trials import Remade, tried
 from torch import Tensor, nn
 
 from seewhy.measures import correlations, find_metric, robustness
 from seewhy.measures.agreement import pearson
 from seewhy.measures.removal import Sets, cells_of
-from tests.measures.trials import Remade, tried
 
 RECORDED: dict[str, list[float]] = {
     "faithfulness-correlation": [0.2076159, -0.1698972, -0.0549658],

@@ -16,7 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import seewhy
 from seewhy import remaking
 from seewhy.measures.agreement import alike
-from seewhy.measures.randomisation import cascading_randomisation, random_logit
+from seewhy.measures.randomisation import cascading_randomisation
 from seewhy.untrained import untrained
 
 
