@@ -64,7 +64,7 @@ def test_a_map_that_became_flat_is_not_alike_and_a_flat_one_has_no_value(kind: s
 
 def test_what_cannot_be_compared_is_told(unchecked: None) -> None:
     with pytest.raises(
-        seewhy.MetricError, match="similarity='ssmi' is not known. Known: spearman, pearson, ssim. Nearest: 'ssim'"
+        seewhy.MetricError, match=r"similarity='ssmi' is not known\. Known: spearman, pearson, ssim\. Nearest: 'ssim'"
     ):
         alike("ssmi", torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8))
     with pytest.raises(

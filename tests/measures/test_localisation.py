@@ -95,7 +95,7 @@ def test_auc_counts_pairs_equal_ones_half(generator: torch.Generator) -> None:
 @pytest.mark.parametrize(("at", "distance"), [((2, 3), 0), ((0, 3), 2), ((0, 0), math.hypot(2, 3)), ((8, 11), 5)])
 def test_pointing_game_hits_up_to_its_tolerance(at: tuple[int, int], distance: float) -> None:
     maps = torch.zeros(1, 1, 10, 12)
-    maps[0, 0, *at] = 1
+    maps[(0, 0, *at)] = 1
     for tolerance in range(8):
         assert pointing_game(_trial(maps, _box()), tolerance=tolerance).item() == (tolerance >= distance)
 

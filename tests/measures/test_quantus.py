@@ -1,8 +1,8 @@
 """The same numbers as Quantus 0.6.0 gives, where its code does what it says.
 
 It is not needed to run these tests: what it gave is written down. Where it can be imported, the numbers are made again, by
-`by_quantus`, and must be those. (`pip install --target DIR --no-deps quantus==0.6.0 opencv-python-headless pandas cachetools`, and
-DIR on the path.)
+`by_quantus`, and must be those: `pip install --target DIR --no-deps quantus==0.6.0 opencv-python-headless pandas cachetools`,
+and DIR on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def by_quantus() -> dict[str, list[float]]:
         plain = {**how, "normalise": False, "abs": False, "return_aggregate": False}
 
         def asked(metric: Any, maps: np.ndarray, **more: Any) -> list[float]:
-            np.random.seed(0)
+            np.random.seed(0)  # noqa: NPY002 - it is what Quantus draws from
             given = {"a_batch": maps.copy(), "s_batch": MASKS, "y_batch": np.zeros(IMAGES, int), "batch_size": IMAGES}
             return [float(each) for each in metric(model=Curved().eval(), x_batch=X, device="cpu", **{**given, **more})]
 
@@ -169,7 +169,3 @@ def test_the_recorded_numbers_are_those_of_quantus() -> None:
     assert found.keys() == RECORDED.keys()
     for name, values in found.items():
         assert values == pytest.approx(RECORDED[name], abs=1e-6), name
-
-
-if __name__ == "__main__":
-    print(by_quantus())

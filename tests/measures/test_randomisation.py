@@ -75,7 +75,7 @@ def test_a_score_that_stands_alone_has_no_other_class(batch: Tensor) -> None:
 
 def test_the_model_is_left_as_it_was(batch: Tensor) -> None:
     model = make_small_net().train()
-    model.head.weight.requires_grad_(False)
+    model.head.weight.requires_grad_(requires_grad=False)
     before, state = _parameters(model), torch.get_rng_state()
     seewhy.measure(
         model, list(batch), ["grad-cam"], ["cascading-randomisation", "random-logit", "max-sensitivity"], runs=2
@@ -187,7 +187,7 @@ class Weightless(nn.Module):
 
 def test_models_of_which_no_other_can_be_drawn_are_told(batch: Tensor) -> None:
     with pytest.raises(
-        seewhy.MetricError, match="copy.deepcopy cannot make one: 'cannot pickle '_thread.lock' object'"
+        seewhy.MetricError, match=r"copy\.deepcopy cannot make one: 'cannot pickle '_thread\.lock' object'"
     ) as told:
         seewhy.measure(Locked().eval(), list(batch), "saliency", "cascading-randomisation")
     assert isinstance(told.value.__cause__, TypeError)
@@ -202,7 +202,7 @@ def test_maps_that_nobody_can_make_again_are_told(batch: Tensor) -> None:
     ask = seewhy.Explainer(make_small_net())
     maps = [{"mine": np.ones((24, 40))} for _ in batch]
     for name in ("cascading-randomisation", "random-logit", "max-sensitivity"):
-        with pytest.raises(seewhy.MetricError, match="does not know how these were made. Give maps= names of methods"):
+        with pytest.raises(seewhy.MetricError, match=r"how these were made\. Give maps= names of methods"):
             seewhy.measure(ask, list(batch), maps, name)
 
 

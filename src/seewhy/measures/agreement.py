@@ -36,8 +36,8 @@ def spearman(a: Float[Tensor, "*rows number"], b: Float[Tensor, "*rows number"])
 def ssim(a: Float[Tensor, "batch map *space"], b: Float[Tensor, "batch map *space"]) -> Float[Tensor, "batch map"]:
     """Return the structural similarity (Wang et al. 2004) of each two maps, both brought to 0..1 with their zero at 1/2.
 
-    With values on both sides of 0 the index is no measure: of a map and its negative both its factors change their sign, and their
-    product is that of the same map.
+    With values on both sides of 0 the index is no measure: of a map and its negative both its factors change their sign, so that
+    their product is that of like maps.
 
     Raises:
         MetricError: the maps are smaller than its smallest window.
