@@ -9,6 +9,7 @@ from bench.components import eigen, smooth
 from bench.frameworks import frameworks
 from bench.gradients import batch, multi, single
 from bench.memory import large_image, score_cam_memory
+from bench.metrics import metrics
 from bench.perturbation import perturb
 from bench.photo import photo
 from bench.subject import EMBEDDED, GIVEN, TRANSFORMER, Subject
@@ -40,6 +41,7 @@ CASES: dict[str, tuple[Part, ...]] = {
     "eigen": (Part(eigen),),
     "smooth": (Part(smooth),),
     "memory": (Part(score_cam_memory), Part(large_image, EMBEDDED)),
+    "metrics": (Part(metrics), Part(metrics, EMBEDDED)),
     "frameworks": (Part(frameworks),),
     "throughput": (Part(throughput), Part(throughput, EMBEDDED)),
 }

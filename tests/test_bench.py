@@ -16,7 +16,19 @@ pytest.importorskip("pytorch_grad_cam")
 pytest.importorskip("torchcam")
 pytest.importorskip("captum")
 
-from bench import components, frameworks, gradients, memory, peak, perturbation, photo, report, transformer, tuning  # noqa: E402
+from bench import (  # noqa: E402
+    components,
+    frameworks,
+    gradients,
+    memory,
+    metrics,
+    peak,
+    perturbation,
+    photo,
+    report,
+    transformer,
+    tuning,
+)
 from bench.__main__ import command, main, parser  # noqa: E402
 from bench.cases import CASES, Part  # noqa: E402
 from bench.maps import difference, unit  # noqa: E402
@@ -326,3 +338,23 @@ def test_frameworks_are_measured_beside_their_own_forward(subject, monkeypatch):
     rows = frameworks.frameworks(subject, 1).rows
     assert [row.what for row in rows] == ["Some framework", *(f"Some framework: {name}" for name in frameworks.MAPS)]
     assert all(row.forwards is not None and row.forwards > 0 for row in rows)
+
+
+def test_metrics_are_measured_beside_the_peers_that_have_them(subject, monkeypatch):
+    monkeypatch.setattr(metrics, "MANY", 2)
+    rows = metrics.metrics(subject, 1).rows
+    for what in ("road, 1 map", "road, 2 maps"):
+        own = [row for row in rows if row.what == what]
+        assert [row.who for row in own] == ["seewhy", "seewhy: measure", "pytorch-grad-cam"]
+        assert [row.faster is None for row in own] == [True, True, False]
+    assert {"deletion, 2 maps", "insertion and deletion, 2 maps"} < {row.what for row in rows}
+
+
+def test_the_metric_alone_is_what_the_public_call_and_the_peer_say(subject):
+    maps = torch.rand((2, 64, 64), generator=torch.Generator().manual_seed(1))
+    judged = metrics.Judged(subject, maps, 3)
+    alone = metrics.road(judged.trial())[0]
+    [measure] = metrics._measured(judged, "road").values()
+    [peer] = metrics._grad_cam(judged).values()
+    np.testing.assert_allclose([row.value for row in measure().rows], alone.numpy(), atol=1e-6)
+    np.testing.assert_allclose(peer(), alone.numpy(), atol=1e-3)  # each has a noise of its own

@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 _ROUNDS = 100  # about ten are needed; this many only where no number is finite
 _COARSEST = 8  # cells along the longer side, from which on smoothing alone solves
 _SWEEPS = 6
-_TOGETHER = 8  # masks; more do not fit into a processor's cache
+_TOGETHER = 8  # masks on a CPU; more do not fit into its cache
 
 _AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 _LARGEST = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
@@ -50,7 +50,8 @@ def imputed(
     if span == 0 or not math.isfinite(span):
         return torch.where(removed[:, None], middle, image)
     centred = ((image - middle) / span).float()  # rounding is relative to the values: small ones lose less
-    solved = torch.cat([_filled(centred, some) for some in torch.split(removed, _TOGETHER)])
+    together = _TOGETHER if image.device.type == "cpu" else len(removed)
+    solved = torch.cat([_filled(centred, some) for some in torch.split(removed, together)])
     return torch.where(removed[:, None], (solved * span + middle).to(image.dtype), image)
 
 
