@@ -101,11 +101,11 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_at_the_command_line(file: Path, photo: Path, tmp_path: Path) -> None:
-    code, told = explained(photo, "--model", file, "--out", tmp_path / "why.png")
+    code, told = explained(photo, "--model", file, "--out", tmp_path / "why")
     assert code == 0, told
     assert "probabilities already" in told
     assert "preprocessing assumed" in told
-    assert (tmp_path / "why.png").stat().st_size > 1000
+    assert (tmp_path / "why" / "photo.why.png").stat().st_size > 1000
 
 
 def test_a_file_has_the_maps_of_its_model(file: Path, photo: Path) -> None:
