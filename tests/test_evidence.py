@@ -227,4 +227,4 @@ def test_captions_say_the_word_the_reason_and_what_to_do(ask: seewhy.Explainer) 
     assert not any("checked" in line for line in [*warnings(good), *caption(poor)])
     [told] = [line for line in warnings(poor) if "checked" in line]
     assert "no better than chance" in told
-    assert "another method" in told
+    assert "--method auto" in told

@@ -203,7 +203,11 @@ def test_a_model_that_writes_into_its_input_does_not_write_into_the_callers(name
     found = [explain(model, given, 1, name, "second").raw for _ in range(2)]
     assert torch.equal(given, batch[0])
     np.testing.assert_array_equal(*found)
-    again = needs & (Needs.SCORE | Needs.INPUT_GRADIENTS) or name in ("smooth-grad-cam++", "transition-attention")
+    again = needs & (Needs.SCORE | Needs.INPUT_GRADIENTS) or name in (
+        "smooth-grad-cam++",
+        "transition-attention",
+        "auto",
+    )
     if (needs.layer or needs.attention) and not again:
         plain = explain(small_model_for(name), (batch[0] - 0.3) * 2, 1, name, "second").raw
         np.testing.assert_allclose(found[0], plain, atol=1e-6)

@@ -42,7 +42,7 @@ def test_every_entry_tells_what_it_does_where_it_is_from_and_its_options(name: s
     entry = find_method(name)
     assert entry.name == name == name.lower()
     assert entry.summary.endswith(".")
-    assert any(mark in entry.source for mark in ("arXiv", "doi", "control", "github.com", '"'))
+    assert any(mark in entry.source for mark in ("arXiv", "doi", "control", "github.com", "docs/", '"'))
     # A default keeps its own type, also when it is given as text on the command line.
     as_text = {option: str(default) for option, default in entry.options.items()}
     assert entry.check_options(as_text) == entry.options

@@ -185,12 +185,17 @@ def _cause(seen: Seen, aspects: Aspects) -> str:
 
 def _remedy(word: Word, seen: Seen, aspects: Aspects) -> str:
     if _is_settled(seen) or _is_saturated(seen):
-        return "Ask what sets the class apart from the next (target 'A-vs-B')." if not aspects.flat else _OTHER_MAP
+        return "Ask what sets the class apart from the next (target 'A-vs-B')." if not aspects.flat else _other(aspects)
     begin = "Take it as a hint only." if word == "weak" else "Do not rely on this map."
-    return f"{begin} {_OTHER_MAP}"
+    return f"{begin} {_other(aspects)}"
 
 
-_OTHER_MAP = "Try several layers together (--layer all-stages) or another method, and compare which is supported."
+def _other(aspects: Aspects) -> str:
+    if aspects.method == "auto":
+        return "Ask what sets the class apart from the next (target 'A-vs-B'), and compare with other methods."
+    return "Try --method auto, or several layers together (--layer all-stages), and see which is supported."
+
+
 _MOSTLY = 0.6
 
 

@@ -289,6 +289,18 @@ def methods(as_json: word.Json = False) -> None:
 
 
 @app.command()
+def metrics(as_json: word.Json = False) -> None:
+    """List the metrics: what each tells of a map, what it costs, and where it comes from."""
+    from seewhy.measures import metrics as all_metrics
+
+    head, body = all_metrics().columns()
+    if as_json:
+        say.as_json([dict(zip(head, row, strict=True)) for row in body])
+    else:
+        say.table(head, body)
+
+
+@app.command()
 def models(
     pattern: Annotated[
         str, typer.Argument(help="A part of a name, or a glob such as '*swin*'.", metavar="[PATTERN]")

@@ -140,7 +140,7 @@ def _as_odds(target: Target, subject: Subject) -> Target:
     needs=Needs.GRADIENTS | Needs.IMAGES,
     class_specific=True,
     signed=False,
-    source="seewhy, docs/which-method.md",
+    source="seewhy: docs/which-method.md",
     passes="1 + 1; in each of {rounds} rounds 8 + 8 more",
     retarget=_as_odds,
     layers="all-stages",

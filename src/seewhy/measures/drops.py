@@ -183,7 +183,7 @@ def adcc(trial: Trial, *, towards: Any = NOTHING) -> Values:
     "arcc",
     better="higher",
     range=(0.0, 1.0),
-    source="pytorch-grad-cam 1.5.7, arXiv:2605.14641",
+    source="pytorch-grad-cam 1.5.7; arXiv:2605.14641 (2026)",
     wants=Wants.SCORE | Wants.REMADE,
     baseline="none",
     passes="2 a percentile + 1 x the method's",
