@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.planted_marks import KINDS, Kind, drawn, trained
+from tests.planted_marks import KINDS, drawn, trained
 from tests.small_models import SmallNet
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,11 +19,6 @@ from seewhy.measures.controls import shuffled
 from seewhy.verifying import CONTROL_PARTS, FORWARDS, PARTS, SHUFFLES, verified
 
 PICTURES = 67  # of each kind: 201 in all
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def planted(request: pytest.FixtureRequest) -> tuple[Kind, nn.Module]:
-    return request.param, trained(request.param)
 
 
 def _words(model: nn.Module, images: Tensor, classes: Tensor, raws: Tensor) -> list[Evidence]:
@@ -45,25 +40,23 @@ def _words(model: nn.Module, images: Tensor, classes: Tensor, raws: Tensor) -> l
 
 
 @pytest.mark.slow
-def test_maps_on_a_mark_are_supported_and_others_are_not(planted: tuple[Kind, nn.Module]) -> None:
-    kind, model = planted
-    generator = torch.Generator().manual_seed(7)
-    pictures = drawn(kind, PICTURES, generator, with_mark=True)
-    with torch.no_grad():
-        assert (model(pictures.images).argmax(1) == pictures.classes).float().mean() > 0.95
-    marks = functional.avg_pool2d(pictures.marks.float()[:, None], 8)[:, 0]
-    noise = torch.randn((PICTURES, 8, 8), generator=generator)
-    moved = torch.stack([shuffled(mark, generator) for mark in marks])
-    words = {
-        name: [each.word for each in _words(model, pictures.images, pictures.classes, raws)]
-        for name, raws in (("mark", marks), ("random", noise), ("shuffled", moved))
-    }
+def test_maps_on_a_mark_are_supported_and_others_are_not() -> None:
+    words: dict[str, list[str]] = {"mark": [], "random": [], "shuffled": []}
+    for kind in KINDS:
+        model, generator = trained(kind), torch.Generator().manual_seed(7)
+        pictures = drawn(kind, PICTURES, generator, with_mark=True)
+        with torch.no_grad():
+            assert (model(pictures.images).argmax(1) == pictures.classes).float().mean() > 0.95
+        marks = functional.avg_pool2d(pictures.marks.float()[:, None], 8)[:, 0]
+        noise = torch.randn((PICTURES, 8, 8), generator=generator)
+        moved = torch.stack([shuffled(mark, generator) for mark in marks])
+        for name, raws in (("mark", marks), ("random", noise), ("shuffled", moved)):
+            words[name] += [each.word for each in _words(model, pictures.images, pictures.classes, raws)]
     shares = {name: np.mean([word == "supported" for word in found]) for name, found in words.items()}
     chance = {name: np.mean([word == "no better than chance" for word in found]) for name, found in words.items()}
-    assert shares["mark"] >= 0.9, (kind, shares)
-    # Of 67 pictures, 4.5 % or less by design; three more by the luck of the draw.
-    assert chance["random"] >= 0.92, (kind, chance)
-    assert chance["shuffled"] >= 0.92, (kind, chance)
+    assert shares["mark"] >= 0.95
+    assert chance["random"] >= 0.95
+    assert chance["shuffled"] >= 0.95
 
 
 def _seen(kept: float, hidden: float, others: list[float], *, whole: float = 0.9, blank: float = 0.0) -> Seen:
@@ -112,6 +105,8 @@ def test_reasons_name_their_cause() -> None:
     assert "does not ask what the class needs" in judged(poor, replace(PLAIN, class_blind=True)).reason
     assert "border" in judged(poor, replace(PLAIN, edge=0.9)).reason
     assert "of an empty picture" in judged(replace(poor, blank=0.89), PLAIN).reason
+    lost = replace(poor, control_hidden=np.full((SHUFFLES, 2), 0.01))
+    assert "takes the answer away" in judged(lost, PLAIN).reason
     sure = replace(poor, hidden=np.full(len(PARTS), 0.9), control_hidden=np.full((SHUFFLES, 2), 0.9))
     assert "stays sure" in judged(sure, PLAIN).reason
     assert "A-vs-B" in judged(sure, PLAIN).remedy
@@ -201,7 +196,7 @@ def test_signals_and_scores_without_probability_are_put_to_the_test() -> None:
     signal = torch.randn((2, 64), generator=torch.Generator().manual_seed(5))
     why = seewhy.explain(model, signal, verify=True)
     assert why.evidence.unit == "score"
-    assert "score goes from" in why.evidence.reason
+    assert "takes the score from" in why.evidence.reason
 
 
 def test_a_shuffled_map_has_the_same_values_elsewhere() -> None:

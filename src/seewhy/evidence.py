@@ -12,10 +12,10 @@ from scipy import stats
 
 Word = Literal["supported", "weak", "no better than chance"]
 
-BY_CHANCE = 0.04
+BY_CHANCE = 0.05
 """The chance of a map that knows nothing to do as well: below it a map is better than chance."""
 
-SURELY = 0.02
+SURELY = 0.04
 """The chance below which a map is supported, if much hangs on it."""
 
 MUCH = 0.4
@@ -24,6 +24,9 @@ MUCH = 0.4
 _SPREAD, _WEIGHT = 0.35, 10
 """How far maps that know nothing differ, before any is seen: a standard deviation, and as how many of them this counts. Measured
 on models that look at a known mark and on photographs: 0.2 to 0.4, for coarse maps."""
+
+LOST = 0.1
+"""The part of the answer below which next to nothing of it is left."""
 
 SATURATED = 0.9
 """The part of the answer that is left without half of the input, from which a model is sure of it whatever is hidden."""
@@ -68,7 +71,7 @@ class Evidence:
 
     def __str__(self) -> str:
         """Return the word, the reason and what to do, as one line."""
-        return " ".join(filter(None, (f"{self.word}: {self.reason}", self.remedy)))
+        return " ".join(filter(None, (f"{self.word}.", self.reason, self.remedy)))
 
 
 @dataclass(frozen=True)
@@ -158,11 +161,10 @@ def _why(word: Word, seen: Seen, aspects: Aspects) -> tuple[str, str]:
     """Return the reason and what to do next."""
     part = seen.control_parts[-1]
     number = _number(seen.unit)
-    what = "the model's probability" if seen.unit == "probability" else "the model's score"
     kept, hidden, _, elsewhere = seen.at(part)
     said = (
-        f"without the brightest {part:.0%} of the picture {what} goes from {number(seen.whole)} to {number(hidden)} (without as "
-        f"much elsewhere: {number(elsewhere)}); of these {part:.0%} alone it is {number(kept)}."
+        f"Hiding the brightest {part:.0%} takes the {seen.unit} from {number(seen.whole)} to {number(hidden)}, hiding as much "
+        f"elsewhere to {number(elsewhere)}; the brightest {part:.0%} alone give {number(kept)}."
     )
     if word == "supported":
         return said, ""
@@ -176,6 +178,8 @@ def _cause(seen: Seen, aspects: Aspects) -> str:
         return " The model says the same of an empty picture, so that nothing in this one can be shown to matter."
     if _is_saturated(seen):
         return " The model stays sure whatever part is hidden: it needs little of the picture, and finds it in many places."
+    if _is_fragile(seen):
+        return " Whatever is hidden takes the answer away, so that no part can be shown to matter more than others."
     if aspects.class_blind:
         return f" {aspects.method} does not ask what the class needs."
     if aspects.edge > _MOSTLY:
@@ -201,6 +205,10 @@ _MOSTLY = 0.6
 
 def _is_settled(seen: Seen) -> bool:
     return seen.unit == "probability" and seen.blank > SATURATED * seen.whole
+
+
+def _is_fragile(seen: Seen) -> bool:
+    return seen.unit == "probability" and float(seen.control_hidden[:, -1].mean()) < LOST * seen.whole
 
 
 def _is_saturated(seen: Seen) -> bool:
