@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ MUCH = 0.4
 _SPREAD, _WEIGHT = 0.35, 10
 """How far maps that know nothing differ, before any is seen: a standard deviation, and as how many of them this counts. Measured
 on models that look at a known mark and on photographs: 0.2 to 0.4, for coarse maps."""
+
+UNSURE = 0.5
+"""The probability below which a model is not sure of its answer."""
 
 LOST = 0.1
 """The part of the answer below which next to nothing of it is left."""
@@ -70,8 +73,9 @@ class Evidence:
     forwards: int
 
     def __str__(self) -> str:
-        """Return the word, the reason and what to do, as one line."""
-        return " ".join(filter(None, (f"{self.word}.", self.reason, self.remedy)))
+        """Return the word (and which there are, where it is not the best), the reason and what to do, as one line."""
+        others = "" if self.word == "supported" else f" (of: {', '.join(get_args(Word))})"
+        return " ".join(filter(None, (f"{self.word}{others}.", self.reason, self.remedy)))
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def judged(seen: Seen, aspects: Aspects) -> Evidence:
     word: Word = "no better than chance"
     if chance < BY_CHANCE and not aspects.flat:
         word = "supported" if chance < SURELY and score >= MUCH else "weak"
-    reason, remedy = _why(word, seen, aspects)
+    reason, remedy = _why(word, chance, seen, aspects)
     return Evidence(
         word=word,
         reason=reason,
@@ -157,29 +161,30 @@ def judged(seen: Seen, aspects: Aspects) -> Evidence:
     )
 
 
-def _why(word: Word, seen: Seen, aspects: Aspects) -> tuple[str, str]:
+def _why(word: Word, chance: float, seen: Seen, aspects: Aspects) -> tuple[str, str]:
     """Return the reason and what to do next."""
     part = seen.control_parts[-1]
     number = _number(seen.unit)
     kept, hidden, _, elsewhere = seen.at(part)
     said = (
-        f"Hiding the brightest {part:.0%} takes the {seen.unit} from {number(seen.whole)} to {number(hidden)}, hiding as much "
-        f"elsewhere to {number(elsewhere)}; the brightest {part:.0%} alone give {number(kept)}."
+        f"{seen.unit.capitalize()}: {number(seen.whole)} with the whole picture, {number(hidden)} with the brightest {part:.0%} "
+        f"of its area hidden (an equal area elsewhere: {number(elsewhere)}), {number(kept)} with only that part shown."
     )
     if word == "supported":
         return said, ""
-    return f"{said}{_cause(seen, aspects)}", _remedy(word, seen, aspects)
+    luck = f" Of maps that know nothing, {chance:.0%} do as well." if word == "weak" else ""
+    return f"{said}{luck}{_cause(seen, aspects)}", _remedy(word, seen, aspects)
 
 
 def _cause(seen: Seen, aspects: Aspects) -> str:
     if aspects.flat:
         return " The map is the same everywhere."
     if _is_settled(seen):
-        return " The model says the same of an empty picture, so that nothing in this one can be shown to matter."
+        return " The model says the same of an empty picture, so the test cannot tell what in this one matters."
     if _is_saturated(seen):
         return " The model stays sure whatever part is hidden: it needs little of the picture, and finds it in many places."
     if _is_fragile(seen):
-        return " Whatever is hidden takes the answer away, so that no part can be shown to matter more than others."
+        return " The answer is lost whatever is hidden, so the test cannot tell which part matters."
     if aspects.class_blind:
         return f" {aspects.method} does not ask what the class needs."
     if aspects.edge > _MOSTLY:
@@ -190,6 +195,8 @@ def _cause(seen: Seen, aspects: Aspects) -> str:
 def _remedy(word: Word, seen: Seen, aspects: Aspects) -> str:
     if _is_settled(seen) or _is_saturated(seen):
         return "Ask what sets the class apart from the next (target 'A-vs-B')." if not aspects.flat else _other(aspects)
+    if _is_fragile(seen) and seen.whole < UNSURE:
+        return "Do not rely on this map. The model is not sure of its answer: try a clearer or closer picture first."
     begin = "Take it as a hint only." if word == "weak" else "Do not rely on this map."
     return f"{begin} {_other(aspects)}"
 
@@ -197,7 +204,7 @@ def _remedy(word: Word, seen: Seen, aspects: Aspects) -> str:
 def _other(aspects: Aspects) -> str:
     if aspects.method == "auto":
         return "Ask what sets the class apart from the next (target 'A-vs-B'), and compare with other methods."
-    return "Try --method auto, or several layers together (--layer all-stages), and see which is supported."
+    return "Try --method auto, or several layers together (--layer all-stages), and keep the map that is supported."
 
 
 _MOSTLY = 0.6

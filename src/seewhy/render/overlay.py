@@ -30,7 +30,7 @@ _MOST_BOXES, _LEAST_SURE = 20, 0.3  # of a detector, the most confident
 RGB = 3
 """Channels of an ordinary picture: of more, those that mattered most are named."""
 
-CHECKED = "checked on the model: "
+CHECKED = "map tested by hiding parts of the picture: "
 """Before the word for how true the map was found to be."""
 
 _NAMED = 4  # that many of them
