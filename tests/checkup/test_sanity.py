@@ -188,7 +188,7 @@ def test_who_disagrees_is_named(generator: torch.Generator) -> None:
     known = [trust.known_of(name, each, 0) for name, each in zip("abcde", cells, strict=True)]
     rows = trust.of_agreement(known, agreement)
     assert [row.verdict for row in rows] == ["passes", "passes", "passes", "fails", "cannot be asked"]
-    assert rows[0].found == "It disagrees with d (-1.00). Most others show much the same places."
+    assert rows[0].found == "It disagrees with d (-1.00). Most others show related places: more alike than by chance."
     assert rows[3].found == "It disagrees with a (-1.00), b (-1.00), c (-1.00)."
 
 

@@ -197,9 +197,13 @@ def _agreed(known: Known, others: Mapping[str, float]) -> Outcome:
     value = float(np.median(list(told.values())))
     apart = [f"{name} ({each:.2f})" for name, each in told.items() if each <= known.chance]
     passes = value > known.chance
-    found = "All others show much the same places." if not apart else f"It disagrees with {', '.join(apart)}."
+    found = (
+        "All others show related places: more alike than by chance."
+        if not apart
+        else f"It disagrees with {', '.join(apart)}."
+    )
     if passes and apart:
-        found += " Most others show much the same places."
+        found += " Most others show related places: more alike than by chance."
     remedy = (
         "" if passes else "See which of them pass the other checks, and how true each is (--verify); believe those."
     )
