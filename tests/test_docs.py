@@ -89,7 +89,7 @@ def test_commands_run(command: str, folder: Path) -> None:
     for written in re.findall(r"wrote (\S+\.png)", result.output):
         with Image.open(folder / written) as picture:
             assert min(picture.size) > 200
-    assert ("wrote" in result.output) == (words[0] in ("explain", "compare", "evaluate"))
+    assert ("wrote" in result.output) == (words[0] in ("explain", "compare", "evaluate", "sanity"))
 
 
 def test_the_pages_were_found() -> None:

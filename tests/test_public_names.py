@@ -46,6 +46,7 @@ FOUND = {
             "measure",
             "method",
             "metric",
+            "sanity",
             "similar_to",
         )
     },

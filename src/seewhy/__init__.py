@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seewhy.checkup.doctor import doctor as doctor
+    from seewhy.checkup.sanity import sanity as sanity
     from seewhy.comparison import Comparison as Comparison
     from seewhy.errors import ImageError as ImageError
     from seewhy.errors import LayerError as LayerError
@@ -89,6 +90,7 @@ _HOME = {
     "methods": "maps",
     "metric": "measures",
     "metrics": "measures",
+    "sanity": "checkup.sanity",
     "similar_to": "targets",
 }
 

@@ -85,9 +85,9 @@ class Report(Table[Check]):
         margin = max((len(each.name) for each in self.rows), default=0) + 11
         for each in self.rows:
             start = f"{each.verdict:<9}{each.name}".ljust(margin)
-            yield from _wrapped(each.found, start, margin, width)
+            yield from wrapped(each.found, start, margin, width)
             if each.remedy:
-                yield from _wrapped(each.remedy, " " * (margin - 2) + "> ", margin, width)
+                yield from wrapped(each.remedy, " " * (margin - 2) + "> ", margin, width)
         yield f"{self.model}: {self.summary}"
 
     @property
@@ -104,7 +104,8 @@ class Report(Table[Check]):
         return "\n".join(self.lines())
 
 
-def _wrapped(words: str, start: str, margin: int, width: int | None) -> list[str]:
+def wrapped(words: str, start: str, margin: int, width: int | None) -> list[str]:
+    """Return words as lines that begin below each other, the first after its start."""
     words = " ".join(words.split())
     if width is None:
         return [start + words]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 
-from seewhy.cli import evaluating as evaluating  # registers its command
+from seewhy.cli import checking as checking  # registers its command
+from seewhy.cli import evaluating as evaluating
 from seewhy.cli.commands import app
 from seewhy.cli.say import complain
 from seewhy.errors import SeewhyError

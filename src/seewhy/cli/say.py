@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seewhy.errors import PARTIAL
 
 if TYPE_CHECKING:
+    from seewhy.checkup.outcomes import Sanity
     from seewhy.checkup.report import Report
     from seewhy.errors import SeewhyError
     from seewhy.explanation import Explanation
@@ -104,8 +105,8 @@ def about(explanation: Explanation) -> None:
         console.print(f"note: {note}", style="dim", markup=False, highlight=False)
 
 
-def report(found: Report) -> None:
-    """Print what the doctor found, wrapped to the terminal; in a file or pipe each text is one line."""
+def report(found: Report | Sanity) -> None:
+    """Print what checks found, wrapped to the terminal; in a file or pipe each text is one line."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for words in found.lines(width):
         line(words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,7 +38,7 @@ def centre_map(space: tuple[int, ...]) -> Float[Tensor, "*space"]:
     return (-squares / (2 * 0.25**2)).exp()
 
 
-def shuffled(values: Float[Tensor, "*grid"], generator: torch.Generator) -> Float[Tensor, "*grid"]:
+def shuffled(values: Shaped[Tensor, "*grid"], generator: torch.Generator) -> Shaped[Tensor, "*grid"]:
     """Return a map whose tiles, up to 8 along each axis, lie elsewhere at random: as coarse, as smooth, knowing nothing."""
     shape = values.shape
     tiles = [min(length, _TILES) for length in shape]

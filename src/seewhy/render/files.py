@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from seewhy.errors import RenderError
 from seewhy.evidence import Evidence
@@ -49,16 +50,25 @@ def save(explanation: Explanation, path: str | os.PathLike[str], **style: Any) -
 
 def save_grid(explanations: Sequence[Explanation], path: str | os.PathLike[str], **style: Any) -> None:
     """Write several explanations as one grid; see :meth:`Comparison.save`."""
+    save_figure(lambda: figure(explanations, **style), path, "comparison")
+
+
+def save_figure(draw: Callable[[], Figure], path: str | os.PathLike[str], name: str) -> None:
+    """Write a figure by the file's ending; it is drawn when the ending is known to be one.
+
+    Raises:
+        RenderError: the ending is not known, or the file cannot be written.
+    """
     path = Path(path)
     kind = path.suffix.casefold()
 
     def drawn(as_kind: str) -> bytes:
-        return figure_bytes(figure(explanations, **style), as_kind)
+        return figure_bytes(draw(), as_kind)
 
     _write(
         path,
         {
-            ".html": lambda: _page("comparison", image_tag(drawn("png"), "comparison")).encode(),
+            ".html": lambda: _page(name, image_tag(drawn("png"), name)).encode(),
             ".jpg": lambda: drawn("jpg"),
             ".jpeg": lambda: drawn("jpg"),
             **{ending: lambda: drawn(kind[1:]) for ending in (".png", ".webp", ".pdf", ".svg")},
