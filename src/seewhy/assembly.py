@@ -17,7 +17,7 @@ from seewhy.maps import Method
 from seewhy.models import LoadedModel
 from seewhy.plan import Plan
 from seewhy.reading import View, reduce_colours
-from seewhy.recorder import LayerRow, Recordings
+from seewhy.recorder import LayerRow, Recordings, is_out_of_memory
 from seewhy.targets import (
     Chances,
     ContrastTarget,
@@ -36,7 +36,7 @@ from seewhy.targets import (
     detections,
     tells_two_apart,
 )
-from seewhy.verifying import CHEAP, Verify, estimated_seconds, verified
+from seewhy.verifying import Verify, too_dear, verified
 
 
 def assemble(
@@ -64,13 +64,10 @@ def assemble(
     made = _made(plan, recordings, asked)
     told = _Told(recordings, model, chances, view, [sample.geometry for _, sample in chunk], plan.notes)
     each = [[told.explanation(maps, row, sample) for maps in made] for row, (_, sample) in enumerate(chunk)]
-    if verify == "cheap" and (seconds := estimated_seconds(recordings.cost, len(chunk))) > CHEAP:
-        note = (
-            f"not put to the test on the model, which would take about {seconds:.0f} s; verify=True (--verify) does it"
-        )
-        each = [[replace(one, notes=(*one.notes, note)) for one in own] for own in each]
+    if verify == "cheap" and (note := too_dear(recordings, len(made), len(chunk))):
+        each = _noted(each, note)
     elif verify:
-        each = _verified(each, chunk, made, recordings, chances)
+        each = _verified(each, chunk, made, recordings, chances, asked_for=verify is True)
     yield from zip((number for number, _ in chunk), each, strict=True)
 
 
@@ -80,8 +77,10 @@ def _verified(
     made: Sequence[MadeMaps],
     recordings: Recordings,
     chances: Chances,
+    *,
+    asked_for: bool,
 ) -> list[list[Explanation]]:
-    """Return the explanations with their evidence; where the model fails on the way, as they are."""
+    """Return the explanations with their evidence; where the model fails on the way, as they are, with a word."""
     questions = [recordings.questions[maps.question] for maps in made]
     try:
         return list(
@@ -89,11 +88,16 @@ def _verified(
                 [(sample, own) for (_, sample), own in zip(chunk, each, strict=True)], questions, recordings, chances
             )
         )
-    except RecordingError as error:
-        if recordings.conditions.broken is None:
+    except (RecordingError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, RecordingError) and not is_out_of_memory(error):
             raise
-        recordings.conditions.broken.append(error)
-        return each
+        if asked_for and isinstance(error, RecordingError) and recordings.conditions.broken is not None:
+            recordings.conditions.broken.append(error)
+        return _noted(each, f"could not be put to the test on the model: {error}")
+
+
+def _noted(each: list[list[Explanation]], note: str) -> list[list[Explanation]]:
+    return [[replace(one, notes=(*one.notes, note)) for one in own] for own in each]
 
 
 def _made(plan: Plan, recordings: Recordings, asked: Asked) -> list[MadeMaps]:
@@ -169,6 +173,7 @@ class _Told:
             image=sample.image,
             input=sample.values,
             name=sample.name,
+            asked=target,
             target=target.describe(self._model.labels),
             target_index=target.index,
             score=float(self._recordings.scores[maps.question][row]),

@@ -31,6 +31,12 @@ UNSURE = 0.5
 LOST = 0.1
 """The part of the answer below which next to nothing of it is left."""
 
+_FAR = 4
+"""How many times the usual variance the control's is at most, for the usual one to count."""
+
+_LEAST = 0.1
+"""The least part of the answer that a score is a part of."""
+
 SATURATED = 0.9
 """The part of the answer that is left without half of the input, from which a model is sure of it whatever is hidden."""
 
@@ -43,7 +49,7 @@ class Evidence:
         word: "supported", "weak" or "no better than chance".
         reason: why, in a sentence.
         remedy: what to do next; empty where the map is supported.
-        score: how much of the answer hangs on the brightest places: 0 as much as on others of the same number, 1 all of it.
+        score: how much of the answer hangs on the brightest places, -1..1: 0 as much as on as many others, 1 all of it.
         chance: of a map that knows nothing to do as well, 0..1.
         parts: which parts of the input were kept and hidden, 0..1.
         kept: what the model said of the brightest part alone, one a part.
@@ -95,8 +101,11 @@ class Seen:
 
     @property
     def scale(self) -> float:
-        """What there is to lose: the answer's probability, or how far its score is from that of an empty input."""
-        return self.whole if self.unit == "probability" else abs(self.whole - self.blank)
+        """What there is to lose: the answer's probability, or how far scores get from that of an empty input."""
+        if self.unit == "probability":
+            return self.whole
+        others = np.concatenate([self.control_kept.flatten(), self.control_hidden.flatten(), [self.whole]])
+        return float(np.abs(others - self.blank).max())
 
     def at(self, part: float) -> tuple[float, float, float, float]:
         """Return at a control part: what was said of the map's part, kept and hidden, and of others' on average."""
@@ -134,10 +143,13 @@ def judged(seen: Seen, aspects: Aspects) -> Evidence:
     own = float((seen.kept[places] - seen.hidden[places]).mean()) / scale
     others = (seen.control_kept - seen.control_hidden).mean(1) / scale
     number = len(others)
-    spread = (_WEIGHT * _SPREAD**2 + ((others - others.mean()) ** 2).sum()) / (_WEIGHT + number - 1)
-    distance = (own - others.mean()) / np.sqrt(spread * (1 + 1 / number))
-    chance = float(stats.t.sf(distance, _WEIGHT + number - 1))
-    score = float((own - others.mean()) / max(1 - others.mean(), 1e-12))
+    variance, freedom = float(others.var(ddof=1)), number - 1
+    if variance < _FAR * _SPREAD**2:  # else what is usual says nothing of this model
+        variance = (_WEIGHT * _SPREAD**2 + freedom * variance) / (_WEIGHT + freedom)
+        freedom += _WEIGHT
+    distance = (own - others.mean()) / np.sqrt(variance * (1 + 1 / number))
+    chance = float(stats.t.sf(distance, freedom))
+    score = float(np.clip((own - others.mean()) / max(1 - others.mean(), _LEAST), -1, 1))
     word: Word = "no better than chance"
     if chance < BY_CHANCE and not aspects.flat:
         word = "supported" if chance < SURELY and score >= MUCH else "weak"

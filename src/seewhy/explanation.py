@@ -18,7 +18,7 @@ from seewhy.images import Geometry
 from seewhy.places import Block, Interval, connected
 from seewhy.reading import Reduction, Scaling, Shows, View, reduce_colours
 from seewhy.recorder import Cost, Layout
-from seewhy.targets import Detection
+from seewhy.targets import Detection, Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,6 +70,7 @@ class Explanation:
         geometry: where the model's input lies in the original picture.
         image: `(height, width, 3)` uint8, the original, upright; None when the input was not a picture.
         name: the image's name.
+        asked: the question itself, from one sample's output to the number that is explained.
         target: the question in words; `target_index` is the class, if it is about one.
         score: the number that is explained.
         prediction: the five likeliest classes (of a model that answers place by place, those that cover most; of a detector,
@@ -120,6 +121,7 @@ class Explanation:
     shared: Cost = field(default_factory=Cost)
     smooth: tuple[str, ...] = ()
     cut_short: tuple[int, int] | None = None
+    asked: Target | None = field(default=None, repr=False)
     evidence: Evidence | None = None
     reported: Mapping[str, float] = field(default_factory=dict)
     outline: npt.NDArray[np.bool_] | None = None

@@ -144,6 +144,11 @@ def _made(wanted: Wanted, recordings: Sequence[Recording], options: Mapping[str,
     """Run a method's function and what is put around it, outside autocast and without a graph, and check what it returns."""
     entry, [recording, *_] = wanted.method, recordings
     images = recording.images
+    if entry.together and wanted.smooth:
+        raise MethodError(
+            f"smooth= cannot be put around {entry.name}, which varies the input itself and looks at several layers together. "
+            "Leave smooth= out."
+        )
 
     def run(rec: Recording) -> torch.Tensor:
         return entry.function(recordings if entry.together else rec, **options)

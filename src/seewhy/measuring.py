@@ -42,6 +42,7 @@ def measure(
     truth: Any = None,
     layers: Any = None,
     fill: Any = FILLS,
+    wrt: Any = None,
     how: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Measurements:
@@ -60,6 +61,7 @@ def measure(
             top, right, bottom) in its pixels, or a list of boxes; for several images a list with one of these for each.
         layers: of methods given by name.
         fill: what removed places are filled with: one of the baselines' kinds, or several, whose mean is then the value.
+        wrt: which of several inputs is explained; see :func:`seewhy.explain`.
         how: further arguments for methods given by name, such as `{"smooth": "aug"}`.
         options: the metrics' own, such as `steps=10`, given to those that have them.
 
@@ -72,8 +74,8 @@ def measure(
     """
     ask = model if isinstance(model, Explainer) else Explainer(model)
     wanted = chosen_metrics([metrics] if isinstance(metrics, str) else USUAL if metrics is None else metrics, options)
-    given = present(ask, image, maps, target, layers, how or {})
-    recorded, single = ask.recorded(image, given.target)
+    given = present(ask, image, maps, target, layers, {**(how or {}), **({} if wrt is None else {"wrt": wrt})})
+    recorded, single = ask.recorded(image, given.target, wrt=wrt)
     bench = _Bench(ask, recorded, given, None if truth is None else [truth] if single else truth)
     fills = list(fill) if isinstance(fill, list | tuple) else [fill]
     rows = [row for metric, own in wanted for row in bench.rows(metric, own, fills)]

@@ -19,6 +19,7 @@ from seewhy.explanation import Explanation
 from seewhy.images import Geometry
 from seewhy.measured import Origin
 from seewhy.measures.placing import on_input
+from seewhy.targets import ClassTarget, LogOddsTarget, SimilarContrastTarget, Target
 
 Raw = tuple[npt.NDArray[np.float32], Geometry | None]
 """A map `(*grid)`, and the input that it covers; None: the model's own, or the picture, where it has that shape."""
@@ -83,7 +84,7 @@ def present(ask: Explainer, image: Any, maps: Any, target: Any, layers: Any, how
     named = (maps,) if isinstance(maps, str) else tuple(maps) if _are_names(maps) else ()
     if named:
         return by_name(ask, image, named, target, layers, how)
-    if layers is not None or how:
+    if layers is not None or set(how) - {"wrt"}:
         raise MetricError("layers= and how= are for methods given by name; these maps are made already.")
     several = isinstance(image, list) or getattr(image, "ndim", 0) == 4
     each = list(maps) if several and isinstance(maps, list | tuple) else [maps]
@@ -91,10 +92,31 @@ def present(ask: Explainer, image: Any, maps: Any, target: Any, layers: Any, how
     names = tuple(name for name, _, _ in found[0])
     if any(tuple(name for name, _, _ in own) != names for own in found):
         raise MetricError("Every image must come with maps of the same names, in the same order.")
-    about = [None if own[0][2] is None else own[0][2].target_index for own in found]
-    known = target is None and all(index is not None for index in about)
+    about = [_question(own) for own in found]
+    known = target is None and all(question is not None for question in about)
     asked = (about if several else about[0]) if known else target
     return Presented(names, tuple(tuple(raw for _, raw, _ in own) for own in found), asked, origins=_origins(found))
+
+
+def _question(maps: Sequence[_Given]) -> Target | None:
+    """Return what explanations of one image are about; None where none is known.
+
+    Raises:
+        MetricError: they are about several questions.
+    """
+    asked = [_of_class(why.asked) for _, _, why in maps if why is not None and why.asked is not None]
+    if len(set(asked)) > 1:
+        words = ", ".join(sorted({f"'{why.target}'" for _, _, why in maps if why is not None}))
+        raise MetricError(
+            f"These maps are about several questions: {words}. Measure those of each alone, or give target=."
+        )
+    return asked[0] if asked else None
+
+
+def _of_class(target: Target) -> Target:
+    """Return the plain class that a method asks about in a way of its own."""
+    is_class = isinstance(target, LogOddsTarget | SimilarContrastTarget) and getattr(target, "side", None) is None
+    return ClassTarget(target.index) if is_class or isinstance(target, ClassTarget) else target  # type: ignore[arg-type]
 
 
 def by_name(

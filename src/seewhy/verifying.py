@@ -19,7 +19,7 @@ from seewhy.measures import Trial
 from seewhy.measures.controls import shuffled
 from seewhy.measures.cut import Cut
 from seewhy.measures.placing import on_input
-from seewhy.recorder import Cost, Recordings
+from seewhy.recorder import Budget, Recordings
 from seewhy.targets import Chances, ProbabilityTarget, Question, likelihood
 
 PARTS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
@@ -40,17 +40,28 @@ Verify = bool | Literal["cheap"]
 """Whether maps are put to the test: always, never, or where it is cheap."""
 
 CHEAP = 20.0
-"""Seconds a map up to which it is."""
+"""Seconds an image up to which it is."""
+
+FEW = 4
+"""Maps of an image up to which it is."""
 
 
-def estimated_seconds(cost: Cost, samples: int) -> float:
-    """Return about how long it takes to put one map to the test.
+def too_dear(recordings: Recordings, maps: int, samples: int) -> str:
+    """Return why maps are not put to the test unasked, in words for a note; empty where it is cheap.
 
     Args:
-        cost: of a recording: a run, with its way back.
-        samples: how many it was of.
+        recordings: of the batch.
+        maps: how many there are of an image.
+        samples: images in the batch.
     """
-    return FORWARDS * cost.seconds / samples / (1 + 2 * (cost.backwards > 0))
+    cost = recordings.cost
+    seconds = maps * FORWARDS * cost.seconds / samples / (1 + 2 * (cost.backwards > 0))
+    asked = "verify=True (--verify) does it"
+    if maps > FEW or seconds > CHEAP:
+        return f"not put to the test on the model, which would take about {seconds:.0f} s an image; {asked}"
+    if recordings.conditions.budget != Budget():
+        return f"not put to the test on the model, since a budget was given; {asked}"
+    return ""
 
 
 def verified(

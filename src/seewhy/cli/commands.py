@@ -24,6 +24,9 @@ from seewhy.cli.results import (
 )
 from seewhy.errors import LayerError, RecordingError, SeewhyError, did_you_mean
 
+FEW = 4
+"""Pictures up to which maps are put to the test without being asked for."""
+
 app = typer.Typer(
     name="seewhy",
     help="See why a vision model decided: where it looked, on your picture, without naming a layer.",
@@ -32,10 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-FEW = 4
-"""Maps up to which each is put to the test without being asked for."""
 
 
 def _version(wanted: bool) -> bool:
@@ -118,7 +117,7 @@ def explain(
     ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "fuse": fuse}
     how["view"] = "signed" if signed else None
-    how["verify"] = ("cheap" if len(images) * len(target or [None]) <= FEW else False) if verify is None else verify
+    how["verify"] = ("cheap" if len(images) <= FEW else False) if verify is None else verify
 
     def answer(paths: list[str], question: str | None) -> Any:
         return ask(paths, question, method, layer, **how, **options)
