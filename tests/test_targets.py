@@ -194,18 +194,18 @@ def test_contrast_with_similar_classes_takes_the_scores_nearest_to_the_class() -
     output = torch.tensor([10.0, 9.0, 12.0, 0.0])
     retarget = find_method("finer-cam").retarget
     # Nearest to 10 are 9 and 12; their mean is 10.5.
-    near = retarget(ClassTarget(0), output, strength=0.5, references=2)
+    near = retarget(ClassTarget(0), Subject(output), strength=0.5, references=2)
     assert near == SimilarContrastTarget(0, (1, 2), 0.5)
     assert float(near(output)) == pytest.approx(10 - 0.5 * 10.5)
     # More references than there are other classes: all of them.
-    assert float(retarget(ClassTarget(0), output, strength=1.0, references=9)(output)) == pytest.approx(10 - 7)
+    assert float(retarget(ClassTarget(0), Subject(output), strength=1.0, references=9)(output)) == pytest.approx(10 - 7)
     for refused, scores in (
         (ClassTarget(0), output[:1]),
         (ContrastTarget(0, 1), output),
         (CallableTarget(len), output),
     ):
         with pytest.raises(seewhy.MethodError, match="one class against similar ones"):
-            retarget(refused, scores)
+            retarget(refused, Subject(scores))
 
 
 def test_the_expected_class_of_ordered_ones() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 Run = Callable[..., tuple[int, str, str]]
 
 MODEL = ("--model", "zoo:Colours", "--labels", "names.txt", "-m", "grad-cam,layer-cam", "-o", "steps=2")
-FILES = ["results.csv", "summary.csv", "bars.png", "curves.png", "report.html"]
+FILES = ["results.csv", "summary.csv", "results.parquet", "bars.png", "curves.png", "report.html"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from seewhy.errors import SeewhyError
 from seewhy.maps import find_method
 
 EVERY = [entry.name for entry in seewhy.methods()]
-FEW = {"samples": 3, "masks": 24, "steps": 4, "count": 6, "window": 8}
+FEW = {"rounds": 0, "samples": 3, "masks": 24, "steps": 4, "count": 6, "window": 8}
 TORCH_ALONE = {"guided-backprop", "deconvnet", "guided-grad-cam", "shapley-cam"}
 
 
