@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from tests.evaluation.conftest import SIDE, paint
 
 import seewhy
-from seewhy.evaluation import running
+from seewhy.evaluation import ledger, running
 from seewhy.evaluation.ledger import FILE
 
 # The model's probability of what is asked about, by hand: each colour covers half, so that its score is 2.
@@ -134,6 +135,69 @@ def test_results_of_other_settings_are_refused_unless_begun_anew(
     (tmp_path / FILE).write_text("something else\n")
     with pytest.raises(seewhy.MetricError, match="is no file of results that can be gone on with"):
         seewhy.evaluate(ask, folder, "grad-cam", "deletion", steps=3, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"maps": [', '"maps": [7, '),
+        ('"control": ', '"control": 1, "x": '),
+        ('"probability": ', '"probability": "much", "x": '),
+        ('"index": ', '"index": [], "x": '),
+        ('"skipped": {}', '"skipped": []'),
+        ('"digest"', '"x": ' + "[" * 100_000 + ', "digest"'),
+    ],
+)
+def test_a_strangers_file_of_results_is_refused(
+    ask: seewhy.Explainer, folder: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    how: dict[str, object] = {"methods": "grad-cam", "metrics": "insertion", "steps": 2, "out": tmp_path / "o"}
+    seewhy.evaluate(ask, folder, **how)
+    path = tmp_path / "o" / FILE
+    head, *others = path.read_text().splitlines(keepends=True)
+    path.write_text(head + "".join(others).replace(old, new))
+    with pytest.raises(seewhy.MetricError, match="is no file of results that can be gone on with"):
+        seewhy.evaluate(ask, folder, **how)
+
+
+def test_a_line_without_an_end_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "LONGEST", 100)
+    (tmp_path / FILE).write_text('{"settings": {}}\n' + "7" * 101)
+    with pytest.raises(seewhy.MetricError, match="a line of over 100 bytes"):
+        ledger.Ledger(tmp_path, {})
+
+
+def test_going_on_never_writes_what_is_there_again(
+    ask: seewhy.Explainer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever kills a run that goes on, the lines before are there: the file is only ever cut or added to."""
+    how: dict[str, object] = {"methods": "grad-cam", "metrics": "insertion", "steps": 2, "out": tmp_path / "o"}
+    seewhy.evaluate(ask, folder, **how)
+    path = tmp_path / "o" / FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"pic')
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("written over")
+
+    monkeypatch.setattr(Path, "write_bytes", never)
+    monkeypatch.setattr(Path, "write_text", never)
+    assert len(ledger.Ledger(tmp_path / "o", json.loads(whole.splitlines()[0])["settings"]).finished) == 2
+    assert path.read_bytes() == whole
+
+
+def test_a_full_disk_is_told(
+    ask: seewhy.Explainer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    how: dict[str, object] = {"methods": "grad-cam", "metrics": "insertion", "steps": 2, "out": tmp_path / "o"}
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger.os, "fsync", full)
+        with pytest.raises(seewhy.MetricError, match="cannot be written any more: No space left"):
+            seewhy.evaluate(ask, folder, **how)
+    assert len(seewhy.evaluate(ask, folder, **how).results) == 2
 
 
 def test_a_broken_picture_is_skipped_and_told(ask: seewhy.Explainer, folder: Path) -> None:

@@ -111,14 +111,16 @@ def evaluate(
         entry = listed[block.start]
         try:
             digest = asking.digest(entry)
-            if ledger.has(entry.name, digest):
-                resumed += 1
-            else:
-                ledger.add(work.of(entry, digest))
+            done = None if ledger.has(entry.name, digest) else work.of(entry, digest)
         except SeewhyError as error:
             if not ledger.finished and not isinstance(error, ImageError | TargetError | _PictureError):
                 raise  # it is not about this picture: all others would fail alike
             skipped[entry.name] = str(error)
+            continue
+        if done is None:
+            resumed += 1
+        else:
+            ledger.add(done)  # a full disk is not about this picture either
     results = [
         ledger.finished[each.name] for each in listed if each.name in ledger.finished and each.name not in skipped
     ]
