@@ -88,11 +88,12 @@ def evaluate(
     if truth is None and (lost := [entry.name for entry, _ in wanted if Wants.TRUTH in entry.wants]):
         raise MetricError(f"Metrics that compare with where the thing is ({', '.join(lost)}) need truth= (--truth).")
     apart = [Path(each) for each in (kept, truth) if each is not None and Path(each).resolve() != folder.resolve()]
-    listed = _chosen(entries(folder, classes, apart), limit, ask.seed)
+    there = entries(folder, classes, apart)
+    listed = _chosen(there, limit, ask.seed)
     indices = {
         label: class_of(label, ask.model.labels) for label in {each.label for each in listed} if label is not None
     }
-    asking = Asking(ask, None if truth is None else open_truth(truth, folder), matches)
+    asking = Asking(ask, None if truth is None else open_truth(truth, folder, [each.name for each in there]), matches)
     settings = settings_of(
         ask,
         methods=names,
@@ -110,7 +111,7 @@ def evaluate(
     for block in Bar(progress).blocks(len(listed), 1):
         entry = listed[block.start]
         try:
-            digest = asking.digest(entry)
+            digest = work.digest(entry)
             done = None if ledger.has(entry.name, digest) else work.of(entry, digest)
         except SeewhyError as error:
             if not ledger.finished and not isinstance(error, ImageError | TargetError | _PictureError):
@@ -158,6 +159,18 @@ class _Work:
         self._methods = methods
         self._wanted = wanted
         self._how = how
+
+    def digest(self, entry: Entry) -> str:
+        """Return a text that changes when what is asked about a picture does.
+
+        Raises:
+            SeewhyError: the picture, or what is said of it, cannot be read.
+        """
+        index = None if entry.label is None else self._indices[entry.label]
+        try:
+            return self._asking.digest(entry, index)
+        except MetricError as error:
+            raise _PictureError(str(error)) from error
 
     def of(self, entry: Entry, digest: str) -> Finished:
         """Return one picture's results.
