@@ -6,16 +6,22 @@ import csv
 import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from tests.evaluation.conftest import SIDE, paint
+from tests.evaluation.conftest import SIDE, Colours, paint
+from torch import nn
 
 import seewhy
+from seewhy.datasets import Entry
 from seewhy.evaluation import ledger, running
+from seewhy.evaluation.asked import Asking
 from seewhy.evaluation.ledger import FILE
+from seewhy.evaluation.settings import differences, settings_of
 
 # The model's probability of what is asked about, by hand: each colour covers half, so that its score is 2.
 NOTHING = 1 / 3
@@ -200,6 +206,69 @@ def test_a_full_disk_is_told(
     assert len(seewhy.evaluate(ask, folder, **how).results) == 2
 
 
+class _Resize:
+    """As transforms of torchvision are: no dataclass, but it shows its options."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        values = np.asarray(picture.resize((SIDE, SIDE)), np.float32) / 255
+        return torch.from_numpy(values).permute(2, 0, 1) * (1 if self.size < 15 else 0.5)
+
+    def __repr__(self) -> str:
+        return f"Resize({self.size})"
+
+
+@pytest.mark.parametrize("what", ["preprocess", "labels", "output"])
+def test_another_reading_of_the_same_model_is_another_setting(folder: Path, tmp_path: Path, what: str) -> None:
+    model = Colours().eval()
+    usual: dict[str, object] = {"preprocess": _Resize(10), "labels": ["red", "green", "blue"], "output": None}
+    others: dict[str, object] = {"preprocess": _Resize(20), "labels": ["blue", "green", "red"], "output": halved}
+    how: dict[str, object] = {"methods": "grad-cam", "metrics": "insertion", "steps": 2, "out": tmp_path / "o"}
+    ask = seewhy.Explainer(model, **usual)
+    for resumed in (0, 2):  # the second time the transform's geometry has been measured, which is no other setting
+        assert seewhy.evaluate(ask, folder, **how).resumed == resumed
+    with pytest.raises(seewhy.MetricError, match=rf"other settings \({what}\)"):
+        seewhy.evaluate(seewhy.Explainer(model, **{**usual, what: others[what]}), folder, **how)
+
+
+def halved(output: torch.Tensor) -> torch.Tensor:
+    return output / 2
+
+
+def test_the_class_that_a_label_means_is_part_of_the_digest(ask: seewhy.Explainer, folder: Path) -> None:
+    asking = Asking(ask)
+    entry = Entry("red/one.png", folder / "red" / "one.png", "red")
+    assert asking.digest(entry, 0) == asking.digest(entry, 0) != asking.digest(entry, 1)
+
+
+def test_what_cannot_be_told_from_others_is_not_gone_on_with(
+    ask: seewhy.Explainer, folder: Path, tmp_path: Path
+) -> None:
+    how: dict[str, object] = {"metrics": "insertion", "steps": 2, "out": tmp_path / "o"}
+    boxes: dict[str, object] = {"methods": "grad-cam", "matches": lambda _kind, _name: True}
+    seewhy.evaluate(ask, folder, **boxes, **how)
+    with pytest.raises(seewhy.MetricError, match="cannot be gone on with: of matches nobody can tell"):
+        seewhy.evaluate(ask, folder, **boxes, **how)
+    function = seewhy.Explainer(seewhy.function(_scores), labels=["red", "green", "blue"])
+    for _ in range(2):
+        seewhy.evaluate(function, folder, "rise", how={"masks": 3}, **how, restart=True)
+    with pytest.raises(seewhy.MetricError, match="cannot be gone on with: of weights nobody can tell"):
+        seewhy.evaluate(function, folder, "rise", how={"masks": 3}, **how)
+
+
+def _scores(batch: np.ndarray) -> np.ndarray:
+    return batch.mean((2, 3))
+
+
+def test_equal_layers_are_told_apart_by_name(ask: seewhy.Explainer) -> None:
+    twins = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    twins[1].load_state_dict(twins[0].state_dict())
+    one, other = (settings_of(seewhy.Explainer(twins), layers=[twins[number]]) for number in (0, 1))
+    assert differences(one, other) == ["layers"]
+
+
 def test_a_broken_picture_is_skipped_and_told(ask: seewhy.Explainer, folder: Path) -> None:
     (folder / "blue" / "broken.png").write_bytes(b"no picture")
     classes = {"blue/broken.png": 0, "none.png": 0, "red/one.png": 0, "blue/two.png": 17}
@@ -243,7 +312,7 @@ def test_boxes_count_where_they_are_of_what_is_asked_about(
         (marks / f"{name}.txt").write_text(written)
     how: dict[str, object] = {"layers": "body", "truth": marks, "how": {"view": "positive"}, "steps": 2}
     unnamed = seewhy.evaluate(ask, folder, "grad-cam", **how)
-    assert {row.metric for row in unnamed} == {"insertion", "deletion", inside}  # it is one of the usual, with truth
+    assert {row.metric for row in unnamed} >= {"insertion", "deletion", inside}  # it is one of the usual, with truth
     (marks / "classes.txt").write_text("red\ngreen\nblue\n")
     named = seewhy.evaluate(ask, folder, "grad-cam", **how)
     wanted = ["one.png"] if written[0] == "0" else ["two.png"]
@@ -309,6 +378,33 @@ def test_tables_hold_every_number(ask: seewhy.Explainer, folder: Path, tmp_path:
         summary = list(csv.DictReader(file))
     assert [float(row["mean"]) for row in summary] == [row.mean for row in found]
     assert {row["low"] for row in summary} == {""}  # two pictures have no interval
+
+
+def test_no_text_is_a_formula_in_a_spreadsheet(ask: seewhy.Explainer, folder: Path, tmp_path: Path) -> None:
+    paint(folder / "=1+1.png", 0, 2)
+    seewhy.evaluate(ask, folder, "grad-cam", "insertion", steps=2, out=tmp_path / "o")
+    with (tmp_path / "o" / "results.csv").open(newline="") as file:
+        assert {row["picture"] for row in csv.DictReader(file)} == {"'=1+1.png", "blue/two.png", "red/one.png"}
+
+
+def test_names_that_are_no_utf8_are_measured_and_written(ask: seewhy.Explainer, folder: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    try:
+        paint(folder / "red" / name, 0, 2)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    how: dict[str, object] = {"methods": "grad-cam", "metrics": "insertion", "steps": 2, "out": tmp_path / "o"}
+    for resumed in (0, 3):
+        found = seewhy.evaluate(ask, folder, **how)
+        assert (len(found.results), found.resumed) == (3, resumed)
+    assert r"red/\udcff.png" in (tmp_path / "o" / "results.csv").read_text(encoding="utf-8")
+    assert (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_pictures_own_folder_is_no_place_for_results(ask: seewhy.Explainer, folder: Path) -> None:
+    with pytest.raises(seewhy.MetricError, match="is the folder of the pictures"):
+        seewhy.evaluate(ask, folder, "grad-cam", "insertion", steps=2, out=folder / "red" / "..")
+    assert not (folder / FILE).exists()
 
 
 def test_parquet_holds_what_the_csv_does(ask: seewhy.Explainer, folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from seewhy.errors import MetricError
 from seewhy.evaluation.finished import Finished
-from seewhy.evaluation.settings import Settings, differences
+from seewhy.evaluation.settings import Settings, differences, unidentified
 
 FILE = "pictures.jsonl"
 
@@ -81,6 +81,12 @@ class Ledger:
             raise MetricError(
                 f"'{path}' holds results of other settings ({', '.join(other)}). Give another folder, or begin anew with "
                 "restart=True (--restart), which overwrites it."
+            )
+        if found and (unknown := unidentified(settings)):
+            raise MetricError(
+                f"'{path}' cannot be gone on with: of {', '.join(unknown)} nobody can tell whether they are what they were. "
+                "Models without weights that can be read (functions, some frameworks), lambdas, and objects without a repr() of "
+                "their own are such. Give another folder, or begin anew with restart=True (--restart), which overwrites it."
             )
         _drop_rest(path)
         self.finished = {each.picture: each for each in found}

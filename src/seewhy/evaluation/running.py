@@ -83,6 +83,11 @@ def evaluate(
     ask = copy.copy(model if isinstance(model, Explainer) else Explainer(model))
     ask.progress = False  # one bar at a time: this one
     folder, kept = Path(pictures), None if out is None else Path(out)
+    if kept is not None and kept.resolve() == folder.resolve():
+        raise MetricError(
+            f"out='{kept}' (--out) is the folder of the pictures: the next call would take the figures for pictures. Give "
+            "another folder; it may lie in this one."
+        )
     names = [methods] if isinstance(methods, str) else [*METHODS] if methods is None else list(methods)
     wanted = chosen_metrics(metric_names(metrics, told=truth is not None), options)
     if truth is None and (lost := [entry.name for entry, _ in wanted if Wants.TRUTH in entry.wants]):
