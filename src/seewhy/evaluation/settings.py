@@ -75,7 +75,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return f"{_called(type(value))} {_shown(value)} {_weights(value)}"
     if hasattr(value, "__qualname__"):  # a function or class
-        known = _NAMELESS.search(value.__qualname__) is None and value.__module__ is not None
+        known = _NAMELESS.search(value.__qualname__) is None and getattr(value, "__module__", None) is not None
         return _called(value) if known else _unidentified(value)
     return f"{_called(type(value))} {_shown(value)}"
 
@@ -87,7 +87,7 @@ def _shown(value: Any) -> str:
 
 
 def _called(kind: Any) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{getattr(kind, '__module__', None)}.{kind.__qualname__}"
 
 
 def _unidentified(kind: Any) -> str:
