@@ -139,6 +139,75 @@ def test_json_that_is_no_coco_is_refused(tmp_path: Path, text: str) -> None:
         open_truth(tmp_path / "boxes.json", tmp_path)
 
 
+@pytest.mark.parametrize("written", [_yolo, _coco, _voc, _mask])
+def test_a_bare_name_is_taken_where_one_picture_has_it(tmp_path: Path, written: Callable[[Path], Path]) -> None:
+    truth = written(tmp_path / "truth")
+    names = ["a/one.png", "b/one.png"]
+    if written in (_yolo, _coco):  # by path: nothing is said of the other
+        assert open_truth(truth, tmp_path, names).of("a/one.png", SHAPE)
+        assert open_truth(truth, tmp_path, names).of("b/one.png", SHAPE) is None
+    else:
+        for name in names:
+            with pytest.raises(
+                MetricError, match=r"tells of 'one(\.png)?' without a folder, which may be '[ab]/one.png'"
+            ):
+                open_truth(truth, tmp_path, names).of(name, SHAPE)
+            assert open_truth(truth, tmp_path, [name, "a/other.png"]).of(name, SHAPE)
+
+
+def test_of_coco_a_bare_name_that_two_pictures_have_is_refused(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "one.png"}, {"id": 2, "file_name": "train/two.png"}],
+        "annotations": [{"image_id": number, "bbox": [1, 1, 2, 2]} for number in (1, 2)],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    truth = open_truth(tmp_path / "boxes.json", tmp_path, ["a/one.png", "b/one.png", "a/two.png"])
+    with pytest.raises(MetricError, match=r"'one.png' without a folder, which may be 'a/one.png' or 'b/one.png'"):
+        truth.of("a/one.png", SHAPE)
+    assert truth.of("a/two.png", SHAPE) == [Boxed((1.0, 1.0, 3.0, 3.0))]
+
+
+def test_of_coco_crowds_and_boxes_without_an_inside_are_left_out(tmp_path: Path) -> None:
+    path = _coco(tmp_path / "truth")
+    content = json.loads(path.read_text())
+    content["annotations"] += [
+        {"image_id": 5, "category_id": 3, "bbox": [1, 1, 0, 5]},
+        {"image_id": 5, "category_id": 3, "bbox": [1, 1, 5, 0]},
+        {"image_id": 5, "category_id": 3, "bbox": [0, 0, 40, 30], "iscrowd": 1},
+    ]
+    path.write_text(json.dumps(content))
+    assert open_truth(path, tmp_path).of("a/one.png", SHAPE) == [Boxed(EDGES, "cat")]
+
+
+@pytest.mark.parametrize("ending", [".txt", ".xml"])
+def test_what_is_said_of_one_picture_is_read_within_bounds(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"one{ending}").write_bytes(b" " * 1_000_001)
+    truth = open_truth(tmp_path, tmp_path)
+    with pytest.raises(MetricError, match="over 1,000,000 bytes"):
+        truth.of("one.png", SHAPE)
+    with pytest.raises(MetricError, match="over 1,000,000 bytes"):
+        truth.digest("one.png")
+
+
+def test_truth_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _voc(tmp_path / "truth")
+    truth = open_truth(tmp_path / "truth", tmp_path)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(MetricError, match="cannot be read as labels or boxes: Permission denied"):
+        truth.digest("one.png")
+
+
+def test_vocs_text_in_many_pieces_is_one(tmp_path: Path) -> None:
+    """Each reference is a piece of text of its own to the parser."""
+    _voc(tmp_path / "truth")
+    (tmp_path / "truth" / "one.xml").write_text(VOC.replace("cat", "&#99;a&#116;"))
+    assert open_truth(tmp_path / "truth", tmp_path).of("one.png", SHAPE) == [Boxed(EDGES, "cat")]
+
+
 def test_coco_of_another_size_and_what_is_no_truth_at_all_are_refused(tmp_path: Path) -> None:
     truth = open_truth(_coco(tmp_path / "truth"), tmp_path)
     with pytest.raises(MetricError, match="about a picture of 40 x 30 pixels, and this one has 30 x 40"):

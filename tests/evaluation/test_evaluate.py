@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -179,12 +180,7 @@ def test_boxes_count_where_they_are_of_what_is_asked_about(
         (marks / f"{name}.txt").write_text(written)
     how: dict[str, object] = {"layers": "body", "truth": marks, "how": {"view": "positive"}, "steps": 2}
     unnamed = seewhy.evaluate(ask, folder, "grad-cam", **how)
-    assert {row.metric for row in unnamed} >= {
-        "insertion",
-        "deletion",
-        "pointing-game",
-        inside,
-    }  # it is one of the usual, with truth
+    assert {row.metric for row in unnamed} >= {"insertion", "deletion", inside}  # it is one of the usual, with truth
     (marks / "classes.txt").write_text("red\ngreen\nblue\n")
     named = seewhy.evaluate(ask, folder, "grad-cam", **how)
     wanted = ["one.png"] if written[0] == "0" else ["two.png"]
@@ -250,6 +246,33 @@ def test_tables_hold_every_number(ask: seewhy.Explainer, folder: Path, tmp_path:
         summary = list(csv.DictReader(file))
     assert [float(row["mean"]) for row in summary] == [row.mean for row in found]
     assert {row["low"] for row in summary} == {""}  # two pictures have no interval
+
+
+def test_no_text_is_a_formula_in_a_spreadsheet(ask: seewhy.Explainer, folder: Path, tmp_path: Path) -> None:
+    paint(folder / "=1+1.png", 0, 2)
+    seewhy.evaluate(ask, folder, "grad-cam", "insertion", steps=2, out=tmp_path / "o")
+    with (tmp_path / "o" / "results.csv").open(newline="") as file:
+        assert {row["picture"] for row in csv.DictReader(file)} == {"'=1+1.png", "blue/two.png", "red/one.png"}
+
+
+def test_names_that_are_no_utf8_are_measured_and_written(ask: seewhy.Explainer, folder: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    try:
+        paint(folder / "red" / name, 0, 2)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    how: dict[str, object] = {"methods": "grad-cam", "metrics": "insertion", "steps": 2, "out": tmp_path / "o"}
+    for resumed in (0, 3):
+        found = seewhy.evaluate(ask, folder, **how)
+        assert (len(found.results), found.resumed) == (3, resumed)
+    assert r"red/\udcff.png" in (tmp_path / "o" / "results.csv").read_text(encoding="utf-8")
+    assert (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_pictures_own_folder_is_no_place_for_results(ask: seewhy.Explainer, folder: Path) -> None:
+    with pytest.raises(seewhy.MetricError, match="is the folder of the pictures"):
+        seewhy.evaluate(ask, folder, "grad-cam", "insertion", steps=2, out=folder / "red" / "..")
+    assert not (folder / FILE).exists()
 
 
 def test_parquet_holds_what_the_csv_does(ask: seewhy.Explainer, folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,52 @@ def test_regions_as_mask_box_tensor_and_file(tmp_path: Path) -> None:
     part = SCORES[:, 2:5, 3:9]
     assert float(contrast(SCORES)) == pytest.approx(float((part[2] - part[1]).mean()), rel=1e-5)
     assert contrast.describe(LABELS) == "dog vs cat in the box"
+
+
+def _labels() -> np.ndarray:
+    values = np.zeros((8, 12), np.uint8)
+    values[2:5, 3:9], values[6:8, 3:9] = 2, 1
+    return values
+
+
+def _palette() -> Image.Image:
+    image = Image.fromarray(_labels()).convert("P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 255, 0])
+    return image
+
+
+def _with_void() -> np.ndarray:
+    return np.where(_labels() == 1, 255, _labels() * 9).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda: Image.fromarray(_labels()),
+        _palette,
+        lambda: Image.fromarray(_labels().astype(np.uint16) * 300),
+        lambda: Image.fromarray(_with_void()),
+        lambda: Image.fromarray(np.eye(3, dtype=np.uint8)[_labels()] * np.uint8(255)),
+    ],
+    ids=["numbers", "palette", "wide", "void", "colours"],
+)
+def test_a_file_of_labels_is_no_region(tmp_path: Path, written: Callable[[], Image.Image]) -> None:
+    written().save(tmp_path / "labels.png")
+    with pytest.raises(seewhy.TargetError, match=r"labels\.png' holds labels of several things"):
+        one(f"region:{tmp_path / 'labels.png'}:dog")
+
+
+def test_soft_edges_and_jpegs_are_a_region(tmp_path: Path) -> None:
+    hard = np.zeros((8, 12), np.uint8)
+    hard[2:5, 3:9] = 255
+    soft = hard.copy()
+    soft[1, 3:9], soft[5, 3:9] = 60, 200
+    Image.fromarray(soft).save(tmp_path / "soft.png")
+    target = one(f"region:{tmp_path / 'soft.png'}:dog")
+    np.testing.assert_array_equal(target.outline(Geometry.identity((8, 12))), soft >= 128)
+    Image.fromarray(hard).save(tmp_path / "mask.jpg", quality=95)
+    target = one(f"region:{tmp_path / 'mask.jpg'}:dog")
+    np.testing.assert_array_equal(target.outline(Geometry.identity((8, 12))), hard > 0)
 
 
 def test_a_region_that_was_cropped_in_part_says_so() -> None:

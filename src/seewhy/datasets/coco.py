@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from seewhy.datasets.marks import Boxed, boxed, check_size
+from seewhy.datasets.namesakes import Namesakes, bare
 from seewhy.errors import MetricError
 
 _Picture = tuple[float, float, tuple[Boxed, ...]]
@@ -21,15 +22,26 @@ class Coco:
 
     Attributes:
         where: the file's name.
-        pictures: by the path that the file has for them, and by their name alone where only one has it.
+        pictures: by the path that the file has for them.
+        paths: these paths, by the name alone where only one has it.
+        listed: the folder's pictures.
     """
 
     where: str
     pictures: Mapping[str, _Picture]
+    paths: Mapping[str, str]
+    listed: Namesakes
 
     @classmethod
-    def of_text(cls, text: str, where: str) -> Coco:
+    def of_text(cls, text: str, where: str, names: Iterable[str] = ()) -> Coco:
         """Read a file's text.
+
+        Boxes around crowds (`iscrowd`), and those of no width or height, which COCO's own files have, are left out.
+
+        Args:
+            text: the file's.
+            where: its name.
+            names: the folder's pictures.
 
         Raises:
             MetricError: it is no COCO.
@@ -39,19 +51,22 @@ class Coco:
             kinds = {each["id"]: str(each["name"]) for each in content.get("categories", ())}
             boxes: dict[Any, list[Boxed]] = {each["id"]: [] for each in content["images"]}
             for each in content["annotations"]:
+                of_picture = boxes[each["image_id"]]
+                if each.get("iscrowd"):
+                    continue
                 left, top, width, height = (float(number) for number in each["bbox"])
                 kind = kinds.get(each.get("category_id"))
-                boxes[each["image_id"]].append(boxed(left, top, left + width, top + height, kind, where))
+                if not (width <= 0 or height <= 0):
+                    of_picture.append(boxed(left, top, left + width, top + height, kind, where))
             told = [(str(each["file_name"]), (*_size(each), tuple(boxes[each["id"]]))) for each in content["images"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise MetricError(
                 f"'{where}' is no COCO file of boxes: {type(error).__name__} {error}. Expected images (id, file_name), "
                 "annotations (image_id, bbox, category_id) and categories (id, name)."
             ) from error
-        names = [name.rpartition("/")[2] for name, _ in told]
-        counts = Counter(names)
-        alone = {name: picture for name, (_, picture) in zip(names, told, strict=True) if counts[name] == 1}
-        return cls(where, {**alone, **dict(told)})
+        counts = Counter(bare(path) for path, _ in told)
+        paths = {bare(path): path for path, _ in told if counts[bare(path)] == 1}
+        return cls(where, dict(told), paths, Namesakes.of(names))
 
     def of(self, name: str, shape: tuple[int, ...]) -> list[Boxed] | None:
         """Return a picture's boxes; see :class:`seewhy.datasets.Truths`."""
@@ -68,7 +83,18 @@ class Coco:
         return repr(self._picture(name))
 
     def _picture(self, name: str) -> _Picture | None:
-        return self.pictures.get(name, self.pictures.get(name.rpartition("/")[2]))
+        """Return what is said of a picture: under its own path, else under its name alone.
+
+        Raises:
+            MetricError: several pictures have the name.
+        """
+        if name in self.pictures:
+            return self.pictures[name]
+        path = self.paths.get(bare(name))
+        if path is None or ("/" in path and path in self.listed.pictures.get(bare(name), ())):
+            return None  # of the latter: it is said of another picture of the folder
+        self.listed.check_only(name, f"'{self.where}'")
+        return self.pictures[path]
 
 
 def _size(picture: Mapping[str, Any]) -> tuple[float, float]:

@@ -15,14 +15,14 @@ DEEPEST = 50
 @dataclass
 class _Element:
     name: str
-    text: str = ""
+    said: list[str] = field(default_factory=list)
     parts: list[_Element] = field(default_factory=list)
 
     def all(self, name: str) -> list[_Element]:
         return [part for part in self.parts if part.name == name]
 
     def first(self, name: str) -> str | None:
-        return next((part.text.strip() for part in self.all(name)), None)
+        return next(("".join(part.said).strip() for part in self.all(name)), None)
 
 
 def voc_boxes(text: str, where: str, shape: tuple[int, ...]) -> list[Boxed]:
@@ -67,7 +67,7 @@ def _parsed(text: str, where: str) -> _Element:
         path.append(path[-1].parts[-1])
 
     def say(words: str) -> None:
-        path[-1].text += words
+        path[-1].said.append(words)
 
     def end(_: str) -> None:
         path.pop()
@@ -76,6 +76,7 @@ def _parsed(text: str, where: str) -> _Element:
         raise MetricError(f"{where} declares a document type (DOCTYPE), which boxes need none of: it is not read.")
 
     parser = expat.ParserCreate()
+    parser.buffer_text = True
     parser.StartElementHandler, parser.CharacterDataHandler, parser.EndElementHandler = begin, say, end
     parser.StartDoctypeDeclHandler = refuse
     try:

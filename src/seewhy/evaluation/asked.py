@@ -58,16 +58,18 @@ class Asking:
     truths: Truths | None = None
     matches: Matches | None = None
 
-    def digest(self, entry: Entry) -> str:
-        """Return a text that changes when the picture, its label or its truth does.
+    def digest(self, entry: Entry, index: int | None) -> str:
+        """Return a text that changes when the picture, its label, the class that this is, or its truth does.
 
         Raises:
             ImageError: the picture's file cannot be read.
+            MetricError: what is said of it cannot be.
         """
         from seewhy.images.read import file_bytes
 
         told = "" if self.truths is None else self.truths.digest(entry.name)
-        return sha256(file_bytes(entry.path) + f"\n{entry.label}\n{told}".encode()).hexdigest()[:16]
+        words = f"\n{entry.label}\n{index}\n{told}"
+        return sha256(file_bytes(entry.path) + words.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def truth(self, entry: Entry, index: int | None) -> Any:
         """Return where the thing asked about is, as :func:`seewhy.measure` takes it; None where nothing is said of it.

@@ -72,19 +72,33 @@ class Finished:
 
     @classmethod
     def of_json(cls, content: Mapping[str, Any]) -> Finished:
-        """Return what :meth:`as_json` made."""
+        """Return what :meth:`as_json` made.
+
+        Raises:
+            KeyError, TypeError, AttributeError: it is something else.
+        """
         maps = tuple(
             Judged(
-                method=each["method"],
-                layer=each["layer"],
-                control=each["control"],
-                cost=Cost(**each["cost"]),
+                method=_a(str, each["method"]),
+                layer=_a(str, each["layer"]),
+                control=_a(bool, each["control"]),
+                cost=Cost(**{name: _a(int | float, value) for name, value in each["cost"].items()}),
                 values={name: _or_nan(value) for name, value in each["values"].items()},
-                curves={name: tuple(map(_or_nan, curve)) for name, curve in each["curves"].items()},
+                curves={name: tuple(map(_or_nan, _a(list, curve))) for name, curve in each["curves"].items()},
             )
-            for each in content["maps"]
+            for each in _a(list, content["maps"])
         )
-        return cls(**{**content, "maps": maps, "probability": _or_nan(content["probability"])})
+        return cls(
+            picture=_a(str, content["picture"]),
+            digest=_a(str, content["digest"]),
+            label=_a(str | None, content["label"]),
+            target=_a(str, content["target"]),
+            index=_a(int | None, content["index"]),
+            probability=_or_nan(content["probability"]),
+            maps=maps,
+            skipped={name: _a(str, why) for name, why in content["skipped"].items()},
+            has_truth=_a(bool | None, content["has_truth"]),
+        )
 
 
 def finished(entry: Entry, digest: str, measured: Measurements, *, has_truth: bool | None) -> Finished:
@@ -139,4 +153,15 @@ def _or_null(value: float) -> float | None:
 
 
 def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(_a(int | float, value))
+
+
+def _a(kind: Any, value: Any) -> Any:
+    """Return a value that a file should have of some type.
+
+    Raises:
+        TypeError: it is of another.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{str(value)[:80]!r} is no {getattr(kind, '__name__', kind)}")
+    return value

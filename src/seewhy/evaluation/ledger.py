@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from seewhy.errors import MetricError
 from seewhy.evaluation.finished import Finished
-from seewhy.evaluation.settings import Settings, differences
+from seewhy.evaluation.settings import Settings, differences, unidentified
 
 FILE = "pictures.jsonl"
+
+LONGEST = 50_000_000
+"""Bytes of a line: a map and metric have about a thousand, and a file from elsewhere may be anything."""
 
 
 class Ledger:
@@ -40,12 +44,22 @@ class Ledger:
             raise MetricError(f"'{self._path}' cannot be written: {error.strerror}. Check the folder.") from error
 
     def add(self, done: Finished) -> None:
-        """Keep one picture, on the disk before this returns."""
+        """Keep one picture, on the disk before this returns.
+
+        Raises:
+            MetricError: it cannot be written; what was kept before is whole.
+        """
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(done.as_json()) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(done.as_json()) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise MetricError(
+                    f"'{self._path}' cannot be written any more: {error.strerror}. What was done before is kept: the same call "
+                    "goes on from there once there is room, and the folder can be written to."
+                ) from error
         self.finished[done.picture] = done
 
     def has(self, name: str, digest: str) -> bool:
@@ -54,21 +68,47 @@ class Ledger:
 
     def _take_up(self, path: Path, settings: Settings) -> None:
         """Read what was done before; a last line that was cut off is dropped, also from the file."""
-        lines = path.read_bytes().split(b"\n")
-        whole = b"\n".join(lines[:-1]) + b"\n"
         try:
-            head, *others = [json.loads(line) for line in lines[:-1]]
+            head, *others = [json.loads(line) for line in _whole_lines(path)]
             found = [Finished.of_json(each) for each in others]
             other = differences(head["settings"], json.loads(json.dumps(settings)))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise MetricError(
-                f"'{path}' is no file of results that can be gone on with: {error}. Give another folder, or begin anew with "
-                "restart=True (--restart), which overwrites it."
+                f"'{path}' is no file of results that can be gone on with: {type(error).__name__} {error}. Give another folder, "
+                "or begin anew with restart=True (--restart), which overwrites it."
             ) from error
         if other:
             raise MetricError(
                 f"'{path}' holds results of other settings ({', '.join(other)}). Give another folder, or begin anew with "
                 "restart=True (--restart), which overwrites it."
             )
-        path.write_bytes(whole)
+        if found and (unknown := unidentified(settings)):
+            raise MetricError(
+                f"'{path}' cannot be gone on with: of {', '.join(unknown)} nobody can tell whether they are what they were. "
+                "Models without weights that can be read (functions, some frameworks), lambdas, and objects without a repr() of "
+                "their own are such. Give another folder, or begin anew with restart=True (--restart), which overwrites it."
+            )
+        _drop_rest(path)
         self.finished = {each.picture: each for each in found}
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that were written to their end.
+
+    Raises:
+        ValueError: one is far too long.
+    """
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST):
+            if line.endswith(b"\n"):
+                yield line
+            elif len(line) == LONGEST:
+                raise ValueError(f"a line of over {LONGEST:,} bytes")
+
+
+def _drop_rest(path: Path) -> None:
+    """Cut off what stands after the last whole line, in one step: whenever the machine stops, the lines are there."""
+    size = path.stat().st_size
+    whole = sum(map(len, _whole_lines(path)))
+    if whole < size:
+        os.truncate(path, whole)

@@ -83,16 +83,22 @@ def evaluate(
     ask = copy.copy(model if isinstance(model, Explainer) else Explainer(model))
     ask.progress = False  # one bar at a time: this one
     folder, kept = Path(pictures), None if out is None else Path(out)
+    if kept is not None and kept.resolve() == folder.resolve():
+        raise MetricError(
+            f"out='{kept}' (--out) is the folder of the pictures: the next call would take the figures for pictures. Give "
+            "another folder; it may lie in this one."
+        )
     names = [methods] if isinstance(methods, str) else [*METHODS] if methods is None else list(methods)
     wanted = chosen_metrics(metric_names(metrics, told=truth is not None), options)
     if truth is None and (lost := [entry.name for entry, _ in wanted if Wants.TRUTH in entry.wants]):
         raise MetricError(f"Metrics that compare with where the thing is ({', '.join(lost)}) need truth= (--truth).")
     apart = [Path(each) for each in (kept, truth) if each is not None and Path(each).resolve() != folder.resolve()]
-    listed = _chosen(entries(folder, classes, apart), limit, ask.seed)
+    there = entries(folder, classes, apart)
+    listed = _chosen(there, limit, ask.seed)
     indices = {
         label: class_of(label, ask.model.labels) for label in {each.label for each in listed} if label is not None
     }
-    asking = Asking(ask, None if truth is None else open_truth(truth, folder), matches)
+    asking = Asking(ask, None if truth is None else open_truth(truth, folder, [each.name for each in there]), matches)
     settings = settings_of(
         ask,
         methods=names,
@@ -110,15 +116,17 @@ def evaluate(
     for block in Bar(progress).blocks(len(listed), 1):
         entry = listed[block.start]
         try:
-            digest = asking.digest(entry)
-            if ledger.has(entry.name, digest):
-                resumed += 1
-            else:
-                ledger.add(work.of(entry, digest))
+            digest = work.digest(entry)
+            done = None if ledger.has(entry.name, digest) else work.of(entry, digest)
         except SeewhyError as error:
             if not ledger.finished and not isinstance(error, ImageError | TargetError | _PictureError):
                 raise  # it is not about this picture: all others would fail alike
             skipped[entry.name] = str(error)
+            continue
+        if done is None:
+            resumed += 1
+        else:
+            ledger.add(done)  # a full disk is not about this picture either
     results = [
         ledger.finished[each.name] for each in listed if each.name in ledger.finished and each.name not in skipped
     ]
@@ -156,6 +164,18 @@ class _Work:
         self._methods = methods
         self._wanted = wanted
         self._how = how
+
+    def digest(self, entry: Entry) -> str:
+        """Return a text that changes when what is asked about a picture does.
+
+        Raises:
+            SeewhyError: the picture, or what is said of it, cannot be read.
+        """
+        index = None if entry.label is None else self._indices[entry.label]
+        try:
+            return self._asking.digest(entry, index)
+        except MetricError as error:
+            raise _PictureError(str(error)) from error
 
     def of(self, entry: Entry, digest: str) -> Finished:
         """Return one picture's results.

@@ -16,6 +16,8 @@ from seewhy.render.page import figure_bytes
 from seewhy.render.report import report_page
 from seewhy.render.standings import bars, curves
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
 Row = dict[str, str | int | float | bool | None]
 
 
@@ -30,7 +32,7 @@ def save(evaluation: Evaluation, folder: Path) -> list[Path]:
         "summary.csv": _csv(summary_rows(evaluation)),
         **({"results.parquet": parquet_bytes(results)} if has_parquet() else {}),
         **figures,
-        "report.html": report_page(evaluation, figures).encode(),
+        "report.html": _bytes(report_page(evaluation, figures)),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,8 +117,12 @@ def parquet_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 
+    said = [
+        {name: _bytes(value).decode() if isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    ]
     buffer = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist(list(rows)), buffer)
+    parquet.write_table(pa.Table.from_pylist(said), buffer)
     return buffer.getvalue()
 
 
@@ -125,9 +131,16 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows([{name: _cell(value) for name, value in row.items()} for row in rows])
-    return text.getvalue().encode()
+    return _bytes(text.getvalue())
 
 
 def _cell(value: Any) -> Any:
-    """Return what stands in a cell: nothing where there is no number."""
+    """Return what stands in a cell: nothing where there is no number, and no text that spreadsheets would run as a formula."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULAS) else value
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _bytes(text: str) -> bytes:
+    """Return a text as UTF-8; file names may hold bytes that are none, which are written in words."""
+    return text.encode("utf-8", "backslashreplace")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,12 @@ from seewhy.explainer import Explainer
 
 Settings = dict[str, Any]
 
+UNIDENTIFIED = "not to be told from others:"
+"""How settings begin of which the same words may mean something else in another process."""
+
+_NAMELESS = re.compile("<lambda>|<locals>")
+_ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
+
 
 def settings_of(ask: Explainer, **asked: Any) -> Settings:
     """Return what the results of a model and what is asked for depend on, but for the pictures."""
@@ -23,12 +33,19 @@ def settings_of(ask: Explainer, **asked: Any) -> Settings:
     return {
         "seewhy": seewhy.__version__,
         "model": model.name,
-        "weights": _weights(model.module),
+        "weights": _weights(model.module) or _unidentified(type(model.module)),
         "preprocess": plain(model.preprocess),
+        "labels": None if model.labels is None else _digest("\n".join(model.labels.lines)),
+        "output": plain(ask._recorder.output),
         "multi_label": model.independent,
         "seed": ask.seed,
-        **{name: plain(value) for name, value in asked.items()},
+        **{name: plain(_by_name(value, model.module)) for name, value in asked.items()},
     }
+
+
+def unidentified(settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings of which another process cannot know whether they are the same."""
+    return [name for name, value in settings.items() if UNIDENTIFIED in json.dumps(value)]
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -37,7 +54,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value in JSON's types, the same in every process."""
+    """Return a value in JSON's types, the same in every process; what cannot be told from others is marked as that."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, Mapping):
@@ -49,20 +66,56 @@ def plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {
             "kind": type(value).__qualname__,
-            **{each.name: plain(getattr(value, each.name)) for each in fields(value)},
+            **{each.name: plain(getattr(value, each.name)) for each in fields(value) if each.compare},
         }
-    if isinstance(value, nn.Module) or callable(value):
-        kind = value if hasattr(value, "__qualname__") else type(value)
-        return f"{kind.__module__}.{kind.__qualname__}"
-    return repr(value)
+    if isinstance(value, partial):
+        return {"partial": plain(value.func), "given": plain(value.args), "named": plain(value.keywords)}
+    if isinstance(value, MethodType):
+        return {"method": value.__func__.__qualname__, "of": plain(value.__self__)}
+    if isinstance(value, nn.Module):
+        return f"{_called(type(value))} {_shown(value)} {_weights(value)}"
+    if hasattr(value, "__qualname__"):  # a function or class
+        known = _NAMELESS.search(value.__qualname__) is None and getattr(value, "__module__", None) is not None
+        return _called(value) if known else _unidentified(value)
+    return f"{_called(type(value))} {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    """Return how an object shows itself, which tells it from others where it does not show its address in memory."""
+    shown = repr(value)
+    return _unidentified(type(value)) if _ADDRESS.search(shown) else shown
+
+
+def _called(kind: Any) -> str:
+    return f"{getattr(kind, '__module__', None)}.{kind.__qualname__}"
+
+
+def _unidentified(kind: Any) -> str:
+    return f"{UNIDENTIFIED} {_called(kind)}"
+
+
+def _by_name(value: Any, model: nn.Module) -> Any:
+    """Return what was asked for with the model's own layers by their names: two layers may look alike."""
+    if isinstance(value, list | tuple):
+        return [_by_name(each, model) for each in value]
+    if isinstance(value, nn.Module):
+        return next((name for name, layer in model.named_modules() if layer is value), value)
+    return value
 
 
 def _weights(module: nn.Module) -> str:
-    """Return a text that differs where weights do; models of other frameworks keep theirs to themselves."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(f"{name}:{_of_array(value) if isinstance(value, Tensor) else repr(value)}\n".encode())
-    return digest.hexdigest()[:16]
+    """Return a text that differs where weights do; nothing where none are told, as by functions and some frameworks."""
+    return _digest(
+        "".join(
+            f"{name}:{_of_array(value) if isinstance(value, Tensor) else plain(value)}\n"
+            for name, value in module.state_dict().items()
+        )
+    )
+
+
+def _digest(text: str) -> str:
+    """Return a short text that differs where a text does; nothing for none."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16] if text else ""
 
 
 def _of_array(value: Tensor) -> str:

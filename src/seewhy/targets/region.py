@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image, UnidentifiedImageError
 
 from seewhy.errors import ImageError, TargetError
 from seewhy.images import read
+
+_EXACT = ("PNG", "BMP", "TIFF", "GIF", "PPM")
+_GREYS, _WIDE = 256, 65536
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +25,7 @@ class Region:
     Attributes:
         part: a boolean array of the original picture's (or volume's) spatial shape; a box (left, top, right, bottom) in its
             pixels, right and bottom one past the last; or the path of a mask: a picture that is bright in the region, at least
-            half as bright as where it is brightest.
+            half as bright as where it is brightest; files of labels are refused.
         of: a class index or name, "A-vs-B", "probability:NAME", or "up" and "down" where there is one score a place. None: the
             class that the model predicts at most of it.
     """
@@ -95,9 +99,38 @@ def _as_mask(given: Any) -> npt.NDArray[np.bool_]:
 def _from_file(path: str | os.PathLike[str]) -> npt.NDArray[np.bool_]:
     try:
         brightness = read(path).pixels.max(2)
-    except ImageError as error:
+        labels = _holds_labels(path)
+    except (ImageError, OSError) as error:
         raise TargetError(f"The region's mask cannot be read: {error}") from error
+    if labels:
+        raise TargetError(
+            f"The region's mask '{path}' holds labels of several things, or shades, rather than one region: which is meant "
+            "cannot be told. Give a file of two values, black and white; or read it and give an array, such as `labels == 3`."
+        )
     return np.asarray((brightness > 0) & (brightness >= brightness.max() / 2))
+
+
+def _holds_labels(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file that keeps values exactly has more than two, and not as the soft edges of one region have them.
+
+    Soft edges are fewer than what is wholly inside, which is bright and of one colour. Of JPEG nothing is said: it makes values.
+    """
+    try:
+        with Image.open(path, formats=_EXACT) as image:
+            if image.info.get("compression") == "jpeg":
+                return False
+            numbers, bands = image.mode == "P", np.asarray(image)
+            wide = image.mode.startswith("I")
+    except UnidentifiedImageError:
+        return False
+    colours = bands[..., : 3 if bands.shape[-1] > 2 else 1] if bands.ndim == 3 else bands[..., None]  # without opacity
+    values = colours.max(2)
+    if values.dtype == bool or len(np.unique(colours.reshape(-1, colours.shape[2]), axis=0)) <= 2:
+        return False
+    brightest = values == values.max()
+    faint = values.max() < (_WIDE if wide else _GREYS) / 2
+    several = len(np.unique(colours[brightest], axis=0)) > 1
+    return bool(numbers or faint or several or ((values > 0) & ~brightest).sum() > brightest.sum())
 
 
 def _times(shape: tuple[int, ...]) -> str:
