@@ -14,7 +14,7 @@ from torch import Tensor
 from seewhy.errors import MetricError
 from seewhy.images.regions import as_segments, superpixels
 from seewhy.maps.held import Held
-from seewhy.measures.registry import metric
+from seewhy.measures.registry import Wants, metric
 from seewhy.measures.trial import Asked, Examined, Trial
 from seewhy.recorder import Variants
 
@@ -111,6 +111,7 @@ def aopc(trial: Trial, *, side: int = 9, steps: int = 100, fill: Any = "blur") -
     better="higher",
     range=(-math.inf, 1.0),
     source="Rieger & Hansen 2020, arXiv:2003.08747",
+    wants=Wants.SCORE | Wants.PROBABILITY,
     passes="{segments}",
 )
 def irof(trial: Trial, *, segments: Any = 64, fill: Any = "blur") -> Values:
