@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from seewhy.images.baselines import named
 from seewhy.measured import About, Measured, Measurements, known_mean
 from seewhy.measures import Metric, Trial, Wants, find_metric
 from seewhy.measures.controls import centre_map, random_maps
+from seewhy.measures.drawing import drawn_for
 from seewhy.measures.statistics import interval
 from seewhy.presented import Presented, present
 from seewhy.remaking import Remaking
@@ -108,7 +108,7 @@ class _Bench:
         seed = recordings.conditions.seed
         controls = torch.stack(
             [
-                torch.cat([random_maps(RANDOM, space, _drawn_for(sample.tensor, seed)), centre_map(space)[None]])
+                torch.cat([random_maps(RANDOM, space, drawn_for(sample.tensor, seed)), centre_map(space)[None]])
                 for sample in samples
             ]
         )
@@ -208,11 +208,6 @@ def _curves(
     if found.shape[1] == number:
         return {"map": own}
     return {"map": own, "random": found[:, number:-1].mean(1), "centre": found[:, -1]}
-
-
-def _drawn_for(image: Tensor, seed: int) -> torch.Generator:
-    """Return a generator for one image's random maps: alone or in a batch they are the same, and other images have others."""
-    return torch.Generator().manual_seed((seed + zlib.crc32(image.detach().cpu().float().numpy().tobytes())) % 2**63)
 
 
 def _pairs(values: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> list[tuple[float, float]]:

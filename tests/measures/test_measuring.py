@@ -206,7 +206,12 @@ def test_every_metric_measures_methods_of_several_pictures(name: str, batch: Ten
         assert ((row.values >= low - 1e-5) & (row.values <= high + 1e-5)).all()
         assert row.better == entry.better
     assert name in str(found)
-    few = ("pointing-game", "monotonicity", "increase-in-confidence", "average-gain")  # of few values, or none rises here
+    few = (
+        "pointing-game",
+        "monotonicity",
+        "increase-in-confidence",
+        "average-gain",
+    )  # of few values, or none rises here
     if name not in few:
         assert found[0].value != found[1].value
 
@@ -287,7 +292,7 @@ def test_a_metric_of_ones_own_is_measured_like_the_others(batch: Tensor) -> None
 def test_metrics_of_a_probability_are_refused_where_the_target_has_none(batch: Tensor) -> None:
     torch.manual_seed(0)
     ask = seewhy.Explainer(nn.Conv2d(3, 4, 1).eval())  # a score a class and place
-    given = {"steps": 2, "segments": 4, "fill": "mean"}
+    given = {"fill": "mean"}
     for name in ("average-drop", "average-gain", "adcc", "arcc", "irof"):
         words = f"{name} is about a probability, and the target, '.*predicted', has none here: it is a score"
         with pytest.raises(seewhy.MetricError, match=words):

@@ -232,3 +232,27 @@ def test_maps_of_another_layer_are_not_compared(batch: Tensor, monkeypatch: pyte
     words = r"The maps are of second.*no layer, and those made again of inner.second.*no layer: they cannot be compared"
     with pytest.raises(seewhy.MetricError, match=words):
         seewhy.measure(ask, list(batch), ["grad-cam", "saliency"], "cascading-randomisation")
+
+
+def test_what_is_drawn_for_an_image_is_the_same_alone_and_in_a_batch(batch: Tensor) -> None:
+    """The last image is also the brightest, so that noise as wide as the batch would be another than its own."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6), nn.ReLU())
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 9)).eval()
+    ask, images = seewhy.Explainer(model), [batch[0], batch[1], 4 * batch[2] + 1]
+    names = [
+        "faithfulness-correlation",
+        "infidelity",
+        "monotonicity-correlation",
+        "road",
+        "max-sensitivity",
+        "random-logit",
+        "cascading-randomisation",
+    ]
+    how = {"metrics": names, "runs": 6, "cells": 4, "fill": "mean", "steps": 2}
+    together = seewhy.measure(ask, images, ["grad-cam", "saliency"], target=[0, 4, 7], **how)
+    for number, (image, target) in enumerate(zip(images, (0, 4, 7), strict=True)):
+        alone = seewhy.measure(ask, image, ["grad-cam", "saliency"], target=target, **how)
+        for row, own in zip(together, alone, strict=True):
+            assert row.values[number] == pytest.approx(own.value, abs=2e-4, rel=2e-4), (row.metric, row.map, number)
+            np.testing.assert_allclose(row.random[number], own.random[0], atol=2e-4, rtol=2e-3)
