@@ -13,7 +13,7 @@ from torch import Tensor
 from seewhy.errors import MetricError
 from seewhy.explainer import Explainer, Recorded
 from seewhy.images.baselines import named
-from seewhy.measured import About, Measured, Measurements, known_mean
+from seewhy.measured import About, Measured, Measurements, known_mean, paired_means
 from seewhy.measures import Metric, Trial, Wants, find_metric
 from seewhy.measures.controls import centre_map, random_maps
 from seewhy.measures.drawing import drawn_for
@@ -212,7 +212,10 @@ def _curves(
 
 def _pairs(values: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> list[tuple[float, float]]:
     """Return for each fill the mean over the images `(fill, image)`, and that of the random maps."""
-    return [(known_mean(own), known_mean(other)) for own, other in zip(values, random, strict=True)]
+    return [
+        paired_means(own, other) if np.isfinite(other).any() else (known_mean(own), float("nan"))
+        for own, other in zip(values, random, strict=True)
+    ]
 
 
 def _as_probabilities(question: Question, recorded: Recorded) -> Question:

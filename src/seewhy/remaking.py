@@ -77,7 +77,8 @@ class Remaking:
         """
         self._check_ways()
         made = []
-        for image, target in zip(self._images.split(1), self._question, strict=True):
+        for row, target in enumerate(self._question):
+            image = self._images[row : row + 1]
             other = untrained(
                 self._ask, image, part, seed
             )  # an image at a time: batch norms measure noise as wide as it

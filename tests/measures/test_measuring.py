@@ -289,6 +289,21 @@ def test_a_metric_of_ones_own_is_measured_like_the_others(batch: Tensor) -> None
         registry._ENTRIES.update(known)
 
 
+def test_batches_of_signals_and_single_volumes_come_with_their_maps() -> None:
+    for space in ((20,), (5, 6, 7)):
+        kind = {1: nn.Conv1d, 3: nn.Conv3d}[len(space)]
+        ask = seewhy.Explainer(nn.Sequential(kind(1, 1, 1), nn.Flatten(), nn.Linear(int(np.prod(space)), 2)).eval())
+        images = torch.rand(2, 1, *space, generator=torch.Generator().manual_seed(0))
+        maps = [{"mine": image[0].numpy()} for image in images]
+        [batch] = seewhy.measure(ask, images, maps, "complexity", target=0)
+        each = [
+            seewhy.measure(ask, image, own, "complexity", target=0)[0] for image, own in zip(images, maps, strict=True)
+        ]
+        np.testing.assert_allclose(batch.values, [row.value for row in each])
+        [listed] = seewhy.measure(ask, [images[0]], maps[:1], "complexity", target=0)
+        assert listed.value == each[0].value
+
+
 def test_metrics_of_a_probability_are_refused_where_the_target_has_none(batch: Tensor) -> None:
     torch.manual_seed(0)
     ask = seewhy.Explainer(nn.Conv2d(3, 4, 1).eval())  # a score a class and place

@@ -154,24 +154,27 @@ def coherency(trial: Trial, *, towards: Any = NOTHING) -> Values:
 
     Formula: (1 + r) / 2, with r Pearson's correlation of w and w', the maps' positive parts over their peaks; NaN where one of
         them is the same everywhere.
-    Options: towards, as of average-drop.
+    Options: towards, as of average-drop. adcc and arcc share its maps.
     Elsewhere: pytorch-grad-cam adds 1e-8 to the denominator, so that a blank map gets 0.5.
     """
     own = seen(trial.maps.double().flatten(2))
-    probe = Through(Held(towards))
-    inputs = [probe(trial.sample(row)) for row in range(len(trial.images))]
-    again = torch.stack(
-        [
-            trial.remade.of_images(torch.cat([each.make(range(row, row + 1)) for each in inputs]))[:, row]
-            for row in range(own.shape[1])
-        ],
-        1,
-    )
+    again = trial.once(("seen again", Held(towards)), lambda: _seen_again(trial, towards))
     found = torch.stack([own, seen(again.double().flatten(2))])
     apart = found - found.mean(3, keepdim=True)
     lengths: Tensor = torch.linalg.vector_norm(apart, dim=3)
     r = (apart[0] * apart[1]).sum(2) / lengths.prod(0)
     return ((1 + r) / 2).where((lengths > 0).all(0), torch.nan).float()
+
+
+def _seen_again(trial: Trial, towards: Any) -> Float[Tensor, "batch map *space"]:
+    """Return each map's method's map of the input seen through that map."""
+    probe = Through(Held(towards))
+    inputs = [probe(trial.sample(row)) for row in range(len(trial.images))]
+    each = [
+        trial.remade.of_images(torch.cat([own.make(range(number, number + 1)) for own in inputs]))[:, number]
+        for number in range(trial.maps.shape[1])
+    ]
+    return torch.stack(each, 1)
 
 
 @metric(

@@ -39,7 +39,9 @@ class LogOddsTarget:
     def _odds(self, output: Output) -> Float[Tensor, ""]:
         own = output[self.index]
         if self.chances.ready:
-            return own.clamp(1e-12, 1 - 1e-7).logit()
+            return (
+                own.clamp_min(1e-12).log() - (1 - own).clamp_min(1e-7).log()
+            )  # one of the two always has a derivative
         if self.chances.independent:
             return own
         others = [place for place in range(len(output)) if place != self.index]
