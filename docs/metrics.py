@@ -12,6 +12,7 @@ MARK = "<!-- From here on written by `make docs` from the registry; do not edit.
 _WANTS = {
     Wants.SCORE: "the score for other inputs (a black box will do)",
     Wants.TRUTH: "where the thing is: `truth=`",
+    Wants.PROBABILITY: "a target that has a probability",
     Wants.REMADE: "methods given by name, whose maps are made again",
 }
 

@@ -223,3 +223,10 @@ def test_captions_say_the_word_the_reason_and_what_to_do(ask: seewhy.Explainer) 
     [told] = [line for line in warnings(poor) if "hiding parts" in line]
     assert "no better than chance" in told
     assert "--method auto" in told
+
+
+def test_shuffled_tiles_never_lie_as_they_did_where_there_are_two() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        assert shuffled(torch.tensor([1.0, 2.0]), generator).tolist() == [2.0, 1.0]
+    assert shuffled(torch.tensor([[3.0]]), generator).tolist() == [[3.0]]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import seewhy
+from seewhy.targets import Chances, LogOddsTarget
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -152,3 +153,13 @@ def test_one_score_a_place_has_the_probability_of_its_sigmoid(multi_label: bool 
 def test_a_distribution_place_by_place_is_told() -> None:
     why = seewhy.explain(nn.Sequential(PerPlace(3), nn.Softmax(1)), IMAGE)
     assert "the model's outputs are probabilities already: they were not put through softmax again" in why.notes
+
+
+def test_log_odds_of_a_probability_keep_a_derivative_at_both_ends() -> None:
+    for value in (0.0, 1e-9, 0.5, 1 - 1e-8, 1.0):
+        output = torch.tensor([value, 1 - value], requires_grad=True)
+        odds = LogOddsTarget(0, Chances(ready=True))(output)
+        [gradient] = torch.autograd.grad(odds, output)
+        assert gradient[0] > 0
+        assert odds.isfinite()
+    assert float(LogOddsTarget(0, Chances(ready=True))(torch.tensor([0.8, 0.2]))) == pytest.approx(np.log(4))

@@ -55,7 +55,8 @@ class Measured:
         random: the same of random maps, their mean.
         centre: the same of a blob in the middle.
         interval: where the mean over the images lies with 95 %, by bootstrap; None for fewer than 3 images.
-        fills: the mean value by each fill, where the metric depends on one; `value` is the mean of these.
+        fills: by each fill, where the metric depends on one, the mean value and that of random maps, over the images where both
+            have one; without such gaps `value` is the mean of these.
         curves: `(image, point)` of the map, of "random" and of the "centre", where the value is the area under a curve over
             0..1; the mean over the fills.
         origin: how the map was made, where that is known.
@@ -79,8 +80,8 @@ class Measured:
 
     @property
     def beats_random(self) -> bool:
-        """Whether the mean is better than that of random maps."""
-        return self._gain(self.value, known_mean(self.random)) > 0
+        """Whether the mean is better than that of random maps, over the images where both have a value."""
+        return self._gain(*paired_means(self.values, self.random)) > 0
 
     @property
     def disagree(self) -> bool:
@@ -130,6 +131,12 @@ def _line(row: Measured) -> tuple[str, ...]:
     by_fill = ", ".join(f"{fill} {value:.3f} against {random:.3f}" for fill, (value, random) in row.fills.items())
     note = f"fills disagree: {by_fill}" if row.disagree else ""
     return (row.metric, row.better, row.map, number, between, random, centre, note)
+
+
+def paired_means(values: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return both means over the images where both are finite: those of different images say nothing of each other."""
+    both = np.isfinite(values) & np.isfinite(random)
+    return known_mean(values[both]), known_mean(random[both])
 
 
 def known_mean(values: npt.NDArray[np.float64]) -> float:

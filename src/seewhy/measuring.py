@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,13 +13,14 @@ from torch import Tensor
 from seewhy.errors import MetricError
 from seewhy.explainer import Explainer, Recorded
 from seewhy.images.baselines import named
-from seewhy.measured import About, Measured, Measurements, known_mean
+from seewhy.measured import About, Measured, Measurements, known_mean, paired_means
 from seewhy.measures import Metric, Trial, Wants, find_metric
 from seewhy.measures.controls import centre_map, random_maps
+from seewhy.measures.drawing import drawn_for
 from seewhy.measures.statistics import interval
 from seewhy.presented import Presented, present
 from seewhy.remaking import Remaking
-from seewhy.targets import Question, likelihood, mask_of
+from seewhy.targets import Question, is_likelihood, likelihood, mask_of
 
 RANDOM = 3
 """Random maps that each map is compared with: their mean is the control."""
@@ -69,7 +69,8 @@ def measure(
         Rows (metric x map) with value, controls, and over several images an interval; prints as a table.
 
     Raises:
-        MetricError: unknown metric or option, maps that do not fit, or no `truth` for a metric that needs it.
+        MetricError: unknown metric or option, maps that do not fit, no `truth` for a metric that needs it, or no probability for
+            one that is about nothing else.
         SeewhyError: as :func:`seewhy.explain`.
     """
     ask = model if isinstance(model, Explainer) else Explainer(model)
@@ -77,6 +78,7 @@ def measure(
     given = present(ask, image, maps, target, layers, {**(how or {}), **({} if wrt is None else {"wrt": wrt})})
     recorded, single = ask.recorded(image, given.target, wrt=wrt)
     bench = _Bench(ask, recorded, given, None if truth is None else [truth] if single else truth)
+    bench.check([metric for metric, _ in wanted])
     fills = list(fill) if isinstance(fill, list | tuple) else [fill]
     rows = [row for metric, own in wanted for row in bench.rows(metric, own, fills)]
     return Measurements(rows, bench.about, given.skipped)
@@ -108,7 +110,7 @@ class _Bench:
         seed = recordings.conditions.seed
         controls = torch.stack(
             [
-                torch.cat([random_maps(RANDOM, space, _drawn_for(sample.tensor, seed)), centre_map(space)[None]])
+                torch.cat([random_maps(RANDOM, space, drawn_for(sample.tensor, seed)), centre_map(space)[None]])
                 for sample in samples
             ]
         )
@@ -116,6 +118,14 @@ class _Bench:
         self.about = tuple(
             About(target.describe(ask.model.labels), target.index, float(likely(output)))
             for target, likely, output in zip(*questions, recordings.outputs, strict=True)
+        )
+        self._unlikely = next(
+            (
+                target.describe(ask.model.labels)
+                for target, output in zip(questions[1], recordings.outputs, strict=True)
+                if not is_likelihood(target, output, recorded.chances)
+            ),
+            None,
         )
         where = None if truth is None else _truths(truth, recorded)
         remade = Remaking(ask, given, recordings, question, has_other_inputs=samples[0].call is not None)
@@ -136,6 +146,20 @@ class _Bench:
         self._origins = given.origins or (None,) * len(given.names)
         self._given = trial(maps, given.totals)
         self._beside = trial(torch.cat([maps, controls], 1), torch.cat([given.totals, controls.flatten(2).sum(2)], 1))
+
+    def check(self, metrics: Sequence[Metric]) -> None:
+        """Refuse metrics that mean nothing here.
+
+        Raises:
+            MetricError: one is about a probability, and the target has none.
+        """
+        for metric in metrics:
+            if Wants.PROBABILITY in metric.wants and self._unlikely is not None:
+                raise MetricError(
+                    f"{metric.name} is about a probability, and the target, '{self._unlikely}', has none here: it is a score. "
+                    "Choose a metric that works on scores, such as insertion, aopc or confidence-change, or ask about a "
+                    "probability where the model has one: target='probability:NAME'."
+                )
 
     def rows(self, metric: Metric, options: Mapping[str, Any], fills: Sequence[Any]) -> list[Measured]:
         """Return one metric's rows, one a map."""
@@ -188,14 +212,12 @@ def _curves(
     return {"map": own, "random": found[:, number:-1].mean(1), "centre": found[:, -1]}
 
 
-def _drawn_for(image: Tensor, seed: int) -> torch.Generator:
-    """Return a generator for one image's random maps: alone or in a batch they are the same, and other images have others."""
-    return torch.Generator().manual_seed((seed + zlib.crc32(image.detach().cpu().float().numpy().tobytes())) % 2**63)
-
-
 def _pairs(values: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> list[tuple[float, float]]:
     """Return for each fill the mean over the images `(fill, image)`, and that of the random maps."""
-    return [(known_mean(own), known_mean(other)) for own, other in zip(values, random, strict=True)]
+    return [
+        paired_means(own, other) if np.isfinite(other).any() else (known_mean(own), float("nan"))
+        for own, other in zip(values, random, strict=True)
+    ]
 
 
 def _as_probabilities(question: Question, recorded: Recorded) -> Question:

@@ -17,6 +17,7 @@ from seewhy.errors import MetricError
 from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation
 from seewhy.images import Geometry
+from seewhy.inputs import split
 from seewhy.measured import Origin
 from seewhy.measures.placing import on_input
 from seewhy.targets import ClassTarget, LogOddsTarget, SimilarContrastTarget, Target
@@ -86,7 +87,7 @@ def present(ask: Explainer, image: Any, maps: Any, target: Any, layers: Any, how
         return by_name(ask, image, named, target, layers, how)
     if layers is not None or set(how) - {"wrt"}:
         raise MetricError("layers= and how= are for methods given by name; these maps are made already.")
-    several = isinstance(image, list) or getattr(image, "ndim", 0) == 4
+    several = not split(image, ask.model.module)[1]
     each = list(maps) if several and isinstance(maps, list | tuple) else [maps]
     found = [_of_one(own) for own in each]
     names = tuple(name for name, _, _ in found[0])

@@ -11,6 +11,7 @@ from torch import Tensor
 from seewhy.errors import MetricError
 from seewhy.explainer import Explainer
 from seewhy.images import Geometry
+from seewhy.measures.drawing import drawn_for
 from seewhy.measures.trial import UNKNOWN
 from seewhy.presented import Presented, by_name
 from seewhy.recorder import Recordings
@@ -61,10 +62,11 @@ class Remaking:
         indices = [target.index for target in self._question]
         if self._outputs.ndim != 2 or classes < 2 or None in indices:
             raise MetricError("The metric asks about another class, and these maps are not about one class of several.")
-        drawn = torch.randint(1, classes, (len(indices),), generator=torch.Generator().manual_seed(seed))
-        others = [
-            (index + step) % classes for index, step in zip(indices, drawn.tolist(), strict=True) if index is not None
+        drawn = [
+            int(torch.randint(1, classes, (), generator=drawn_for(image, seed, "other class")))
+            for image in self._images
         ]
+        others = [(index + step) % classes for index, step in zip(indices, drawn, strict=True) if index is not None]
         return self._made(self._ask, self._images, others)
 
     def of_randomised(self, seed: int, part: float) -> Maps:
@@ -74,8 +76,14 @@ class Remaking:
             MetricError: the model is of another framework, cannot be copied or has no weights, or its map is of another layer.
         """
         self._check_ways()
-        other = untrained(self._ask, self._images, part, seed)
-        return self._made(other, self._images, list(self._question))
+        made = []
+        for row, target in enumerate(self._question):
+            image = self._images[row : row + 1]
+            other = untrained(
+                self._ask, image, part, seed
+            )  # an image at a time: batch norms measure noise as wide as it
+            made.append(self._made(other, image, [target]))
+        return torch.cat(made)
 
     def _check_ways(self) -> None:
         if not self._given.methods:

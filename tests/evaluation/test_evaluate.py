@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.evaluation.conftest import SIDE, paint
+from torch import nn
 
 import seewhy
 from seewhy.evaluation import running
@@ -300,3 +302,13 @@ def test_the_report_escapes_names_and_stands_by_itself(folder: Path, tmp_path: P
     for name in ("bars.png", "curves.png"):
         with Image.open(tmp_path / "o" / name) as picture:
             assert min(picture.size) > 150
+
+
+def test_a_metric_of_a_probability_is_refused_once_where_the_model_has_none(folder: Path) -> None:
+    torch.manual_seed(0)
+    plain = {"size": (SIDE, SIDE), "fit": "squash", "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    ask = seewhy.Explainer(nn.Conv2d(3, 3, 1).eval(), preprocess=plain, labels=["red", "green", "blue"])
+    with pytest.raises(seewhy.MetricError, match="average-drop is about a probability, and the target"):
+        seewhy.evaluate(ask, folder, "saliency", ["insertion", "average-drop"], fill="black", steps=2)
+    found = seewhy.evaluate(ask, folder, "saliency", ["insertion"], fill="black", steps=2)
+    assert len(found.results) == 2

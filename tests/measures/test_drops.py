@@ -43,8 +43,10 @@ class Remade:
 
     def __init__(self, makers: list[Callable[[Tensor], Tensor]]) -> None:
         self.makers = makers
+        self.calls = 0
 
     def of_images(self, images: Tensor) -> Tensor:
+        self.calls += 1
         return torch.stack([make(images) for make in self.makers], 1)
 
     def of_other_class(self, seed: int) -> Tensor:
@@ -255,3 +257,14 @@ def test_what_the_input_is_seen_through_is_measured_beside_maps_that_know_nothin
     rows = seewhy.measure(model, image, maps, names, target=1, steps=2, segments=5, fill="mean")
     assert [row.metric for row in rows.rows] == names
     assert all(np.isfinite(row.value) and np.isfinite(row.random).all() for row in rows.rows)
+
+
+def test_coherency_adcc_and_arcc_share_the_maps_made_again(model: nn.Module, generator: torch.Generator) -> None:
+    images, maps = _cases(generator)
+    remade = Remade([lambda given: given[:, 0].abs()] * 3)
+    trial = tried(model, images, maps, remade=remade)
+    for metric in (drops.coherency, drops.adcc, drops.arcc):
+        metric(trial)
+    assert remade.calls == 3  # one a map
+    drops.coherency(trial, towards=0.5)
+    assert remade.calls == 6

@@ -206,12 +206,13 @@ def test_every_metric_measures_methods_of_several_pictures(name: str, batch: Ten
         assert ((row.values >= low - 1e-5) & (row.values <= high + 1e-5)).all()
         assert row.better == entry.better
     assert name in str(found)
-    if name not in (
+    few = (
         "pointing-game",
         "monotonicity",
         "increase-in-confidence",
         "average-gain",
-    ):  # of few values, or mostly 0
+    )  # of few values, or none rises here
+    if name not in few:
         assert found[0].value != found[1].value
 
 
@@ -286,3 +287,38 @@ def test_a_metric_of_ones_own_is_measured_like_the_others(batch: Tensor) -> None
     finally:
         registry._ENTRIES.clear()
         registry._ENTRIES.update(known)
+
+
+def test_batches_of_signals_and_single_volumes_come_with_their_maps() -> None:
+    for space in ((20,), (5, 6, 7)):
+        kind = {1: nn.Conv1d, 3: nn.Conv3d}[len(space)]
+        ask = seewhy.Explainer(nn.Sequential(kind(1, 1, 1), nn.Flatten(), nn.Linear(int(np.prod(space)), 2)).eval())
+        images = torch.rand(2, 1, *space, generator=torch.Generator().manual_seed(0))
+        maps = [{"mine": image[0].numpy()} for image in images]
+        [batch] = seewhy.measure(ask, images, maps, "complexity", target=0)
+        each = [
+            seewhy.measure(ask, image, own, "complexity", target=0)[0] for image, own in zip(images, maps, strict=True)
+        ]
+        np.testing.assert_allclose(batch.values, [row.value for row in each])
+        [listed] = seewhy.measure(ask, [images[0]], maps[:1], "complexity", target=0)
+        assert listed.value == each[0].value
+
+
+def test_metrics_of_a_probability_are_refused_where_the_target_has_none(batch: Tensor) -> None:
+    torch.manual_seed(0)
+    ask = seewhy.Explainer(nn.Conv2d(3, 4, 1).eval())  # a score a class and place
+    given = {"fill": "mean"}
+    for name in ("average-drop", "average-gain", "adcc", "arcc", "irof"):
+        words = f"{name} is about a probability, and the target, '.*predicted', has none here: it is a score"
+        with pytest.raises(seewhy.MetricError, match=words):
+            seewhy.measure(ask, batch[0], "saliency", ["insertion", name], **given)
+    told = seewhy.measure(ask, batch[0], "saliency", ["average-drop", "irof"], target="probability:1", **given)
+    for row in told:
+        assert row.values.max() <= 1
+    scores = seewhy.measure(ask, batch[0], "saliency", ["deletion", "aopc", "confidence-change"], **given)
+    assert all(np.isfinite(row.value) for row in scores)
+    mine = {"mine": np.random.default_rng(0).random((24, 40))}
+    with pytest.raises(seewhy.MetricError, match="the target, 'a function', has none here"):
+        seewhy.measure(ask, batch[0], mine, "irof", target=lambda output: 5 + output[0].mean().sigmoid(), segments=4)
+    found = seewhy.measure(ask, batch[0], mine, "irof", target=lambda output: output[0].mean().sigmoid(), segments=4)
+    assert np.isfinite(found[0].value)

@@ -10,6 +10,7 @@ from tests.small_models import make_small_net
 from torch import Tensor
 
 import seewhy
+from seewhy.measures.drawing import drawn_for
 from seewhy.measures.robustness import avg_sensitivity, local_lipschitz, max_sensitivity
 
 
@@ -86,6 +87,6 @@ def test_the_target_stays_the_one_that_was_asked_about(batch: Tensor) -> None:
     found = seewhy.measure(ask, list(batch), ["saliency"], name, target=[3, 1, 3], runs=1, radius=radius)
     [first] = [row.values for row in found]
     for number, target in enumerate([3, 1, 3]):
-        noise = torch.rand(batch.shape[1:], generator=torch.Generator().manual_seed(number)) * 2 * radius - radius
+        noise = torch.rand(batch.shape[1:], generator=drawn_for(batch[number], 0, "trial")) * 2 * radius - radius
         before, after = (ask(each, target, "saliency").raw for each in (batch[number], batch[number] + noise))
         assert first[number] == pytest.approx(np.linalg.norm(after - before) / np.linalg.norm(before), rel=1e-4)

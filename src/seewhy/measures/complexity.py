@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seewhy.errors import MetricError
 from seewhy.maps.held import Held
+from seewhy.measures.curves import steps_of
 from seewhy.measures.cut import Cut
 from seewhy.measures.registry import Wants, metric
 from seewhy.measures.trial import Trial
@@ -61,9 +62,9 @@ def effective_complexity(trial: Trial, *, steps: int = 20, tolerance: float = 0.
     Options: steps, how fine; tolerance, as a part of P; fill, what the input is without the other places.
     Elsewhere: Quantus counts a map's values above a threshold, and asks the model nothing.
     """
-    if steps < 1 or not 0 <= tolerance < 1:
-        raise MetricError(f"steps={steps} must be at least 1, and tolerance={tolerance} from 0 to less than 1.")
-    parts = tuple(step / steps for step in range(steps + 1))
+    if not 0 <= tolerance < 1:
+        raise MetricError(f"tolerance={tolerance} must be from 0 to less than 1: it is a part of the probability.")
+    parts = steps_of(steps)
     found = trial.score(Cut(parts, keeps=True, fill=Held(fill)))
     kept, whole = found.view(len(found), -1, steps + 1), trial.whole()[:, None, None]
     enough = (kept - whole).abs() <= tolerance * whole.abs() + 1e-6 * whole.abs()

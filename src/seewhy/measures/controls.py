@@ -42,7 +42,10 @@ def shuffled(values: Shaped[Tensor, "*grid"], generator: torch.Generator) -> Sha
     """Return a map whose tiles, up to 8 along each axis, lie elsewhere at random: as coarse, as smooth, knowing nothing."""
     shape = values.shape
     tiles = [min(length, _TILES) for length in shape]
-    moved = torch.randperm(math.prod(tiles), generator=generator)
+    count = math.prod(tiles)
+    moved = torch.randperm(count, generator=generator)
+    while count > 1 and torch.equal(moved, torch.arange(count)):  # not the map itself, which knows all
+        moved = torch.randperm(count, generator=generator)
     places = torch.meshgrid(*(torch.arange(length) for length in shape), indexing="ij")
     own = [place * count // length for place, count, length in zip(places, tiles, shape, strict=True)]
     number = own[0]

@@ -13,6 +13,7 @@ from torch import Tensor
 from seewhy.errors import MetricError
 from seewhy.maps.held import Held
 from seewhy.measures.agreement import pearson, spearman
+from seewhy.measures.curves import steps_of
 from seewhy.measures.cut import Cut
 from seewhy.measures.registry import metric
 from seewhy.measures.removal import Draw, Removed, Singly, Squares, Subsets, cells_of
@@ -152,9 +153,7 @@ def monotonicity(trial: Trial, *, steps: int = 20, fill: Any = "blur") -> Values
     Options: steps, how many; fill, what the input is without them.
     Elsewhere: AIX360 and Quantus say whether all steps are so: here 1, or less.
     """
-    if steps < 1:
-        raise MetricError(f"steps={steps} must be at least 1.")
-    parts = tuple(step / steps for step in range(steps + 1))
+    parts = steps_of(steps)
     without = trial.score(Cut(parts, keeps=False, fill=Held(fill)))  # the lowest are what is left without the highest
     rising = without.view(len(without), -1, steps + 1).flip(2)
     return (rising.diff(dim=2) >= 0).float().mean(2)

@@ -82,6 +82,7 @@ def deletion(trial: Trial, *, steps: int = 20, fill: Any = "blur", normalise: bo
     """The area under the target's probability while the highest places are removed, highest first.
 
     Formula: the integral over p in 0..1 of P(target | the highest p of all places replaced by the fill), trapezium rule.
+        The range is for probabilities: of a target that has none P is its score.
     Options: steps, how many parts; fill, what is put there; normalise, scale P so that the whole input is 1 and none of it 0.
     """
     found = curve(trial, steps_of(steps), keeps=False, fill=fill)
@@ -99,6 +100,7 @@ def insertion(trial: Trial, *, steps: int = 20, fill: Any = "blur", normalise: b
     """The area under the target's probability while the highest places are put into an empty input, highest first.
 
     Formula: the integral over p in 0..1 of P(target | the fill, but for the highest p of all places), trapezium rule.
+        The range is for probabilities: of a target that has none P is its score.
     Options: steps, how many parts; fill, what the input is without them; normalise as in deletion.
     """
     found = curve(trial, steps_of(steps), keeps=True, fill=fill)
@@ -110,6 +112,7 @@ def morf(trial: Trial, *, percentiles: Percentiles = PERCENTILES, fill: Any = "b
     """The target's probability without the highest places: most relevant first.
 
     Formula: the mean over p of P(target | the highest p per cent of all places replaced by the fill).
+        The range is for probabilities: of a target that has none P is its score.
     Options: percentiles, how much is removed; fill, what is put there.
     """
     return curve(trial, parts_of(percentiles), keeps=False, fill=fill).mean(2)
@@ -122,6 +125,7 @@ def lerf(trial: Trial, *, percentiles: Percentiles = PERCENTILES, fill: Any = "b
     """The target's probability without the lowest places: least relevant first.
 
     Formula: the mean over p of P(target | the lowest p per cent of all places replaced by the fill).
+        The range is for probabilities: of a target that has none P is its score.
     Options: percentiles, how much is removed; fill, what is put there.
     """
     rest = tuple(1 - part for part in parts_of(percentiles))

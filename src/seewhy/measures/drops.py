@@ -58,7 +58,14 @@ def _before_and_after(trial: Trial, towards: Any) -> tuple[Float[Tensor, " batch
     return trial.whole()[:, None], trial.score(Through(Held(towards)))
 
 
-@metric("average-drop", better="lower", range=(0.0, 1.0), source=GRAD_CAM_PLUS_PLUS, passes="1")
+@metric(
+    "average-drop",
+    better="lower",
+    range=(0.0, 1.0),
+    source=GRAD_CAM_PLUS_PLUS,
+    wants=Wants.SCORE | Wants.PROBABILITY,
+    passes="1",
+)
 def average_drop(trial: Trial, *, towards: Any = NOTHING) -> Values:
     """Which part of the probability is lost when the input is seen through the map.
 
@@ -81,7 +88,14 @@ def increase_in_confidence(trial: Trial, *, towards: Any = NOTHING) -> Values:
     return (after > before).float()
 
 
-@metric("average-gain", better="higher", range=(0.0, 1.0), source="Zhang et al. 2023, arXiv:2301.07002", passes="1")
+@metric(
+    "average-gain",
+    better="higher",
+    range=(0.0, 1.0),
+    source="Zhang et al. 2023, arXiv:2301.07002",
+    wants=Wants.SCORE | Wants.PROBABILITY,
+    passes="1",
+)
 def average_gain(trial: Trial, *, towards: Any = NOTHING) -> Values:
     """Which part of what the probability lacks is gained when the input is seen through the map.
 
@@ -96,7 +110,7 @@ def average_gain(trial: Trial, *, towards: Any = NOTHING) -> Values:
 def confidence_change(trial: Trial, *, towards: Any = NOTHING) -> Values:
     """How much the probability changes when the input is seen through the map.
 
-    Formula: P' - P, as of average-drop.
+    Formula: P' - P, as of average-drop. The range is for probabilities: of a target that has none P is its score.
     Options: as of average-drop, which shares its run.
     Elsewhere: pytorch-grad-cam's CamMultImageConfidenceChange, with whatever score it is given.
     """
@@ -108,7 +122,8 @@ def confidence_change(trial: Trial, *, towards: Any = NOTHING) -> Values:
 def drop_in_confidence(trial: Trial, *, towards: Any = NOTHING) -> Values:
     """How much of the probability is lost when the input is seen through the map, in probability itself.
 
-    Formula: max(0, P - P'), as of average-drop, but not divided by P.
+    Formula: max(0, P - P'), as of average-drop, but not divided by P. The range is for probabilities: of a target
+        that has none P is its score.
     Options: as of average-drop, which shares its run.
     Elsewhere: pytorch-grad-cam's DropInConfidence, with whatever score it is given.
     """
@@ -139,19 +154,11 @@ def coherency(trial: Trial, *, towards: Any = NOTHING) -> Values:
 
     Formula: (1 + r) / 2, with r Pearson's correlation of w and w', the maps' positive parts over their peaks; NaN where one of
         them is the same everywhere.
-    Options: towards, as of average-drop.
+    Options: towards, as of average-drop. adcc and arcc share its maps.
     Elsewhere: pytorch-grad-cam adds 1e-8 to the denominator, so that a blank map gets 0.5.
     """
     own = seen(trial.maps.double().flatten(2))
-    probe = Through(Held(towards))
-    inputs = [probe(trial.sample(row)) for row in range(len(trial.images))]
-    again = torch.stack(
-        [
-            trial.remade.of_images(torch.cat([each.make(range(row, row + 1)) for each in inputs]))[:, row]
-            for row in range(own.shape[1])
-        ],
-        1,
-    )
+    again = trial.once(("seen again", Held(towards)), lambda: _seen_again(trial, towards))
     found = torch.stack([own, seen(again.double().flatten(2))])
     apart = found - found.mean(3, keepdim=True)
     lengths: Tensor = torch.linalg.vector_norm(apart, dim=3)
@@ -159,12 +166,23 @@ def coherency(trial: Trial, *, towards: Any = NOTHING) -> Values:
     return ((1 + r) / 2).where((lengths > 0).all(0), torch.nan).float()
 
 
+def _seen_again(trial: Trial, towards: Any) -> Float[Tensor, "batch map *space"]:
+    """Return each map's method's map of the input seen through that map."""
+    probe = Through(Held(towards))
+    inputs = [probe(trial.sample(row)) for row in range(len(trial.images))]
+    each = [
+        trial.remade.of_images(torch.cat([own.make(range(number, number + 1)) for own in inputs]))[:, number]
+        for number in range(trial.maps.shape[1])
+    ]
+    return torch.stack(each, 1)
+
+
 @metric(
     "adcc",
     better="higher",
     range=(0.0, 1.0),
     source=ADCC,
-    wants=Wants.SCORE | Wants.REMADE,
+    wants=Wants.SCORE | Wants.REMADE | Wants.PROBABILITY,
     baseline="none",
     passes="1 + 1 x the method's",
 )
@@ -184,7 +202,7 @@ def adcc(trial: Trial, *, towards: Any = NOTHING) -> Values:
     better="higher",
     range=(0.0, 1.0),
     source="pytorch-grad-cam 1.5.7; arXiv:2605.14641 (2026)",
-    wants=Wants.SCORE | Wants.REMADE,
+    wants=Wants.SCORE | Wants.REMADE | Wants.PROBABILITY,
     baseline="none",
     passes="2 a percentile + 1 x the method's",
 )

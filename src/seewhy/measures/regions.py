@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,8 @@ from torch import Tensor
 from seewhy.errors import MetricError
 from seewhy.images.regions import as_segments, superpixels
 from seewhy.maps.held import Held
-from seewhy.measures.registry import metric
+from seewhy.measures.registry import Wants, metric
+from seewhy.measures.removal import squares
 from seewhy.measures.trial import Asked, Examined, Trial
 from seewhy.recorder import Variants
 
@@ -72,15 +72,6 @@ def _curves(trial: Trial, probe: WithoutRegions, of: Asked) -> list[Float[Tensor
     return [own[: maps * probe.steps(row)].view(maps, -1) for row, own in enumerate(found)]
 
 
-def squares(space: Sequence[int], side: int) -> Int[Tensor, "*space"]:
-    """Return which square (cube, stretch) of this side each place is in; those at the far end are what is left."""
-    found = torch.zeros(tuple(space), dtype=torch.long)
-    for axis, length in enumerate(space):
-        along = (torch.arange(length) // side).view(-1, *(1,) * (len(space) - 1 - axis))
-        found = found * (int(along.max()) + 1) + along
-    return found
-
-
 @metric(
     "aopc",
     better="higher",
@@ -111,6 +102,7 @@ def aopc(trial: Trial, *, side: int = 9, steps: int = 100, fill: Any = "blur") -
     better="higher",
     range=(-math.inf, 1.0),
     source="Rieger & Hansen 2020, arXiv:2003.08747",
+    wants=Wants.SCORE | Wants.PROBABILITY,
     passes="{segments}",
 )
 def irof(trial: Trial, *, segments: Any = 64, fill: Any = "blur") -> Values:

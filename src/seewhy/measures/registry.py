@@ -32,6 +32,8 @@ class Wants(Flag):
     """Where the thing asked about is: a mask or boxes."""
     REMADE = auto()
     """The maps that the same methods make of other inputs, questions or weights."""
+    PROBABILITY = auto()
+    """A probability in 0..1, as its formula means nothing with a score in its place."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -148,8 +149,12 @@ def cells_of(space: tuple[int, ...], cells: int | None) -> Int[Tensor, "*space"]
     """
     if cells is not None and cells < 1:
         raise MetricError(f"cells={cells} must be at least 1, or None for single places.")
-    side = 1 if cells is None else max(1, round(min(space) / cells))
-    found = torch.zeros(space, dtype=torch.long)
+    return squares(space, 1 if cells is None else max(1, round(min(space) / cells)))
+
+
+def squares(space: Sequence[int], side: int) -> Int[Tensor, "*space"]:
+    """Return which square (cube, stretch) of this side each place is in; those at the far end are what is left."""
+    found = torch.zeros(tuple(space), dtype=torch.long)
     for axis, length in enumerate(space):
         along = (torch.arange(length) // side).view(-1, *(1,) * (len(space) - 1 - axis))
         found = found * (int(along.max()) + 1) + along

@@ -63,7 +63,7 @@ def road(trial: Trial, *, percentiles: Percentiles = PERCENTILES, noise: float =
 
     Formula: the mean over p of (P(target | the lowest p per cent removed) - P(target | the highest p per cent removed)) / 2.
         Removed places are the weighted mean of their neighbours, 1/6 beside and 1/12 across a corner, removed ones among them,
-        plus normal noise.
+        plus normal noise. The range is for probabilities: of a target that has none P is its score.
     Options: percentiles, how much is removed; noise, its standard deviation in units of the model's input.
     Elsewhere: pytorch-grad-cam's ROADCombined has the same; its percentile p keeps p per cent, so that its most and least
         relevant first take 20 where 80 is said here. Where a map has the same value at many places, it removes all or none of
@@ -79,6 +79,7 @@ def road_morf(trial: Trial, *, percentiles: Percentiles = PERCENTILES, noise: fl
     """The target's probability without the highest places, filled from around: most relevant first.
 
     Formula: the mean over p of P(target | the highest p per cent removed), filled as in road.
+        The range is for probabilities: of a target that has none P is its score.
     Options: as of road, which shares its runs.
     Elsewhere: pytorch-grad-cam subtracts the whole input's.
     """
@@ -90,6 +91,7 @@ def road_lerf(trial: Trial, *, percentiles: Percentiles = PERCENTILES, noise: fl
     """The target's probability without the lowest places, filled from around: least relevant first.
 
     Formula: the mean over p of P(target | the lowest p per cent removed), filled as in road.
+        The range is for probabilities: of a target that has none P is its score.
     Options: as of road, which shares its runs.
     Elsewhere: pytorch-grad-cam subtracts the whole input's.
     """

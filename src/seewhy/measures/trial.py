@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seewhy.errors import MetricError
+from seewhy.measures.drawing import drawn_for
 from seewhy.recorder import Budget, Conditions, Engine, Variants
 from seewhy.targets import Question
 
@@ -34,7 +35,7 @@ class Examined:
         maps: `(map, *space)`.
         ranks: `(map, *space)`: 0 where a map is highest.
         nothing: from a fill to `(channel, *space)`, an input that stands for "nothing there".
-        generator: seeded by the trial's seed and the row.
+        generator: seeded by the trial's seed and the image.
     """
 
     row: int
@@ -161,8 +162,8 @@ class Trial:
         )
 
     def generator(self, row: int) -> torch.Generator:
-        """Return a new generator, which depends on the seed and the sample's place alone."""
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + row) % 2**63)
+        """Return a new generator, which depends on the seed and the sample's image alone, not on its place in the batch."""
+        return drawn_for(self.images[row], self.seed, "trial")
 
     @cached_property
     def ranks(self) -> Int[Tensor, "batch map *space"]:

@@ -20,6 +20,7 @@ from seewhy.targets.detections import detected as detected
 from seewhy.targets.detections import detections as detections
 from seewhy.targets.function import CallableTarget as CallableTarget
 from seewhy.targets.likelihood import LogOddsTarget as LogOddsTarget
+from seewhy.targets.likelihood import is_likelihood as is_likelihood
 from seewhy.targets.likelihood import likelihood as likelihood
 from seewhy.targets.likelihood import log_odds as log_odds
 from seewhy.targets.moved import MovedTarget as MovedTarget

@@ -8,8 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.models.labels import Labels
+from seewhy.targets.boxes import DetectionTarget
 from seewhy.targets.chances import SHARED, Chances
 from seewhy.targets.classes import ClassTarget, DirectionTarget, ProbabilityTarget, SimilarContrastTarget
+from seewhy.targets.function import CallableTarget
+from seewhy.targets.places import PlacesTarget
 from seewhy.targets.protocol import Output, Target, class_name
 
 
@@ -36,7 +39,9 @@ class LogOddsTarget:
     def _odds(self, output: Output) -> Float[Tensor, ""]:
         own = output[self.index]
         if self.chances.ready:
-            return own.clamp(1e-12, 1 - 1e-7).logit()
+            return (
+                own.clamp_min(1e-12).log() - (1 - own).clamp_min(1e-7).log()
+            )  # one of the two always has a derivative
         if self.chances.independent:
             return own
         others = [place for place in range(len(output)) if place != self.index]
@@ -59,6 +64,19 @@ def likelihood(target: Target, output: Output, chances: Chances) -> Target:
         return ProbabilityTarget(target.index, target.chances, target.side)
     found = log_odds(target, output, chances)
     return ProbabilityTarget(found.index, chances, found.side) if isinstance(found, LogOddsTarget) else target
+
+
+def is_likelihood(target: Target, output: Output, chances: Chances) -> bool:
+    """Return whether a target's number is a probability, or a detector's confidence.
+
+    A caller's own function is taken for one where its value is in 0..1.
+    """
+    if isinstance(target, PlacesTarget):
+        ready = chances.ready and isinstance(target.what, ClassTarget)
+        return ready or is_likelihood(target.what, output, chances)
+    if isinstance(target, CallableTarget):
+        return 0 <= float(target(output)) <= 1
+    return isinstance(target, ProbabilityTarget | DetectionTarget)
 
 
 def log_odds(target: Target, output: Output, chances: Chances) -> Target:
