@@ -230,3 +230,11 @@ def test_shuffled_tiles_never_lie_as_they_did_where_there_are_two() -> None:
     for _ in range(30):
         assert shuffled(torch.tensor([1.0, 2.0]), generator).tolist() == [2.0, 1.0]
     assert shuffled(torch.tensor([[3.0]]), generator).tolist() == [[3.0]]
+
+
+def test_what_is_weak_says_why() -> None:
+    lucky = [judged(_seen(0.45 + step, 0.45 - step, SPREAD), PLAIN) for step in np.linspace(0, 0.3, 300)]
+    [nearly, *_] = [each for each in lucky if each.word == "weak"]
+    assert 0.04 <= nearly.chance < 0.05
+    assert f"Of maps that know nothing, {nearly.chance:.0%} do as well" in nearly.reason
+    assert "hint" in nearly.remedy

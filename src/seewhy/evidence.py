@@ -16,10 +16,7 @@ BY_CHANCE = 0.05
 """The chance of a map that knows nothing to do as well: below it a map is better than chance."""
 
 SURELY = 0.04
-"""The chance below which a map is supported, if much hangs on it."""
-
-MUCH = 0.4
-"""The score from which much of the answer hangs on the brightest places."""
+"""The chance below which it is supported."""
 
 _SPREAD, _WEIGHT = 0.35, 10
 """How far maps that know nothing differ, before any is seen: a standard deviation, and as how many of them this counts. Measured
@@ -152,7 +149,7 @@ def judged(seen: Seen, aspects: Aspects) -> Evidence:
     score = float(np.clip((own - others.mean()) / max(1 - others.mean(), _LEAST), -1, 1))
     word: Word = "no better than chance"
     if chance < BY_CHANCE and not aspects.flat:
-        word = "supported" if chance < SURELY and score >= MUCH else "weak"
+        word = "supported" if chance < SURELY else "weak"
     reason, remedy = _why(word, chance, seen, aspects)
     return Evidence(
         word=word,
