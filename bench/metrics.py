@@ -21,7 +21,6 @@ from seewhy.measures import Trial
 from seewhy.measures.controls import random_maps
 from seewhy.measures.curves import deletion, insertion
 from seewhy.measures.road import PERCENTILES, road
-from seewhy.targets import likelihood
 
 MANY = 20
 STEPS = 24  # Quantus wants steps that divide the places of one channel: 8 for each of three
@@ -54,12 +53,7 @@ class Judged:
         """Return a new trial, which has asked nothing yet."""
         recorded, _ = seewhy.Explainer(self.subject.loaded).recorded(self.image[0], self.target)
         recordings = recorded.recordings
-        question = recordings.questions[0]
-        likely = tuple(
-            likelihood(target, output, recorded.chances)
-            for target, output in zip(question, recordings.outputs, strict=True)
-        )
-        return Trial(recordings.engine, recordings.images, (question, likely), self.maps[None], recordings.conditions)
+        return Trial.of(recordings, recordings.questions[0], recorded.chances, self.maps[None])
 
 
 class _Softmax:

@@ -3,14 +3,15 @@
 The truth T of a map is the mean, over 5, 20, 40 and 60 % of the places, of the class's probability with the highest part of the
 input alone, minus that without it. What is hidden is filled by what no map is made with: noise, linear interpolation from around
 (ROAD), shuffled patches of another photograph. One line a photograph is written to --results as it is measured; another call
-goes on.
+goes on. After --race photographs, single maps that are surely below the best single one are measured no more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,18 @@ from torch import Tensor
 
 import seewhy
 from seewhy.errors import MethodError, SeewhyError
-from seewhy.explainer import Explainer, Recorded
+from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation
 from seewhy.maps.held import Held
 from seewhy.measures import Trial
+from seewhy.measures.controls import elsewhere
 from seewhy.measures.cut import Cut
 from seewhy.measures.placing import on_input
 from seewhy.measures.road import Imputed
 from seewhy.measures.statistics import interval
-from seewhy.targets import likelihood
 
 PARTS = (0.05, 0.2, 0.4, 0.6)
 NOISE = 0.05  # of ROAD's filling, in units of the model's input
-TILES = 8  # along each side, of another photograph
 
 LAYERED = (
     "grad-cam",
@@ -45,6 +45,8 @@ LAYERED = (
     "finer-cam",
     "eigen-cam",
     "eigen-grad-cam",
+    "kpca-cam",
+    "shapley-cam",
 )
 STAGES = ("-1", "-2", "-3")
 WHOLE = (
@@ -60,42 +62,61 @@ DEAR = ("occlusion", "score-cam", "ablation-cam", "rise")
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
+SURELY = 3.0  # standard errors below the best single map, after which another is out of the race
 
-def maps_of(ask: Explainer, image: Path, dear: Sequence[str]) -> Iterator[tuple[str, Explanation]]:
-    """Yield every candidate map of a photograph with its name."""
+
+def maps_of(
+    ask: Explainer, image: Path, dear: Sequence[str], among: Collection[str] | None
+) -> Iterator[tuple[str, Explanation]]:
+    """Yield every candidate map of a photograph with its name; of single ones only those `among` the given."""
     for name, rounds in (("auto", 4), ("auto (rounds=2)", 2), ("auto (rounds=0)", 0)):
         yield name, ask(image, None, "auto", rounds=rounds)
     yield "hires-cam, all stages", ask(image, None, "hires-cam", "all-stages")
     for why in ask.compare(image, LAYERED, list(STAGES)):
-        yield f"{why.method} at {why.layers[0]}", why
+        name = f"{why.method} at {why.layers[0]}"
+        if among is None or name in among:
+            yield name, why
     for name in (*WHOLE, *dear):
+        if among is not None and name not in among:
+            continue
         try:
             yield name, ask(image, None, name, budget=1000)
         except MethodError as error:
             print(f"{name} is left out: {error}", flush=True)
 
 
-def measured(ask: Explainer, image: Path, other: Path, dear: Sequence[str]) -> dict[str, list[float]]:
+def in_the_race(results: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the single maps that are not surely below the best single one, on one model's photographs."""
+    names = [name for name in results[0]["truth"] if _is_single(name)]
+    truths = {name: np.array([_t(each, name) for each in results]) for name in names}
+    best = truths[max(names, key=lambda name: float(truths[name].mean()))]
+    behind = {name: best - values for name, values in truths.items()}
+    error = {name: float(gaps.std(ddof=1)) / math.sqrt(len(results)) for name, gaps in behind.items()}
+    return {name for name, gaps in behind.items() if gaps.mean() <= SURELY * error[name]}
+
+
+def _is_single(name: str) -> bool:
+    """Return whether a map is one method's, at one layer."""
+    return not name.startswith(("auto", "hires-cam, all", "refine"))
+
+
+def measured(
+    ask: Explainer, image: Path, other: Path, dear: Sequence[str] = (), among: Collection[str] | None = None
+) -> dict[str, list[float]]:
     """Return each map's T by noise, by interpolation and by another photograph."""
-    found = dict(maps_of(ask, image, dear))
+    found = dict(maps_of(ask, image, dear, among))
     recorded, _ = ask.recorded(image)
     [sample] = recorded.samples
     placed = [on_input(why.raw, why.geometry, sample.geometry) for why in found.values()]
-    trial = _trial(recorded, torch.from_numpy(np.stack(placed))[None])
+    recordings, maps = recorded.recordings, torch.from_numpy(np.stack(placed))[None]
+    trial = Trial.of(recordings, recordings.questions[0], recorded.chances, maps)
     shown = sample.tensor
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(shown.shape, generator=generator)
-    elsewhere = _shuffled(ask.recorded(other)[0].samples[0].tensor, generator)
-    fills = [_filled(trial, fill) for fill in (noise, elsewhere)]
+    patches = elsewhere(ask.recorded(other)[0].samples[0].tensor, generator)
+    fills = [_filled(trial, fill) for fill in (noise, patches)]
     values = (fills[0], _interpolated(trial), fills[1])
     return {name: [float(each[row]) for each in values] for row, name in enumerate(found)}
-
-
-def _trial(recorded: Recorded, maps: Tensor) -> Trial:
-    recordings = recorded.recordings
-    question = recordings.questions[0]
-    likely = tuple(likelihood(t, o, recorded.chances) for t, o in zip(question, recordings.outputs, strict=True))
-    return Trial(recordings.engine, recordings.images, (question, likely), maps, recordings.conditions)
 
 
 def _filled(trial: Trial, fill: Tensor) -> Tensor:
@@ -110,48 +131,60 @@ def _interpolated(trial: Trial) -> Tensor:
     return (alone - without).mean(1)
 
 
-def _shuffled(picture: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a picture `(channel, height, width)` whose tiles lie elsewhere; what does not fill a tile stays."""
-    down, across = (side // TILES for side in picture.shape[1:])
-    inner = picture[:, : down * TILES, : across * TILES]
-    tiles = inner.unflatten(1, (TILES, down)).unflatten(3, (TILES, across)).permute(1, 3, 0, 2, 4).flatten(0, 1)
-    moved = tiles[torch.randperm(len(tiles), generator=generator)].unflatten(0, (TILES, TILES))
-    found = picture.clone()
-    found[:, : down * TILES, : across * TILES] = moved.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Return the maps of all models with their mean T, highest first, and the difference of `auto` to the best single one.
+
+    In brackets: of the first photographs only, after which the map was out of the race.
+    """
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for each in results:
+        by_model.setdefault(each["model"], []).append(each)
+    told = {model: _means(of_one) for model, of_one in by_model.items()}
+    names = [name for name in next(iter(told.values())) if all(name in means for means in told.values())]
+    overall = {name: float(np.mean([means[name][0] for means in told.values()])) for name in names}
+    lines = ["| map | " + " | ".join(by_model) + " | mean |", "|---|" + "---|" * (len(by_model) + 1)]
+    for name in sorted(names, key=lambda each: -overall[each]):
+        cells = [f"{means[name][0]:.3f}" if means[name][1] else f"({means[name][0]:.3f})" for means in told.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {overall[name]:.3f} |")
+    best = {model: _best(means) for model, means in told.items()}
+    lines += [_compared(name, by_model, best) for name in names if name.startswith("auto")]
+    lines.append("\nBest single ones: " + "; ".join(f"{model}: {name}" for model, name in best.items()))
+    counts = ", ".join(f"{model} {len(of_one)}" for model, of_one in by_model.items())
+    return "\n".join([*lines, f"\nPhotographs: {counts}."])
+
+
+def _means(results: Sequence[dict[str, Any]]) -> dict[str, tuple[float, bool]]:
+    """Return one model's mean T of each map, and whether it was measured on every photograph."""
+    found = {}
+    for name in dict.fromkeys(name for each in results for name in each["truth"]):
+        values = [_t(each, name) for each in results if name in each["truth"]]
+        found[name] = float(np.mean(values)), len(values) == len(results)
     return found
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """Return the maps of all models with their mean T, highest first, and the difference of `auto` to the best single one."""
-    models = list(dict.fromkeys(each["model"] for each in results))
-    names = [name for name in results[0]["truth"] if all(name in each["truth"] for each in results)]
-    means = {name: [_mean(results, model, name) for model in models] for name in names}
-    lines = ["| map | " + " | ".join(models) + " | mean |", "|---|" + "---|" * (len(models) + 1)]
-    for name in sorted(names, key=lambda each: -float(np.mean(means[each]))):
-        lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in means[name]) + f" | {np.mean(means[name]):.3f} |")
-    singles = [name for name in names if not name.startswith(("auto", "hires-cam, all", "refine"))]
-    best = {model: max(singles, key=lambda name, at=at: means[name][at]) for at, model in enumerate(models)}
-    for name in (each for each in names if each.startswith("auto")):
-        gaps = np.array([_t(each, name) - _t(each, best[each["model"]]) for each in results])
-        own = np.mean(means[name]) / np.mean([means[best[model]][at] for at, model in enumerate(models)]) - 1
-        each_model = ", ".join(
-            f"{means[name][at] / means[best[model]][at] - 1:+.0%}" for at, model in enumerate(models)
-        )
-        low, high = interval(gaps) or (np.nan, np.nan)
-        lines.append(
-            f"\n{name}: {own:+.0%} above the best single one of each model ({each_model}); 95 %: {low:.3f} to {high:.3f}"
-        )
-    lines.append("\nBest single ones: " + "; ".join(f"{model}: {name}" for model, name in best.items()))
-    counts = ", ".join(f"{model} {sum(each['model'] == model for each in results)}" for model in models)
-    return "\n".join([*lines, f"\nPhotographs: {counts}."])
+def _best(means: dict[str, tuple[float, bool]]) -> str:
+    """Return the best single map of those that were measured on every photograph."""
+    singles = {name: mean for name, (mean, is_whole) in means.items() if is_whole and _is_single(name)}
+    return max(singles, key=lambda name: singles[name])
+
+
+def _compared(name: str, by_model: dict[str, list[dict[str, Any]]], best: dict[str, str]) -> str:
+    """Return how far a map is above the best single one of each model, each model counting alike."""
+    pairs = {
+        model: np.array([(_t(each, name), _t(each, best[model])) for each in results])
+        for model, results in by_model.items()
+    }
+    own, others = np.array([each.mean(0) for each in pairs.values()]).T
+    each_model = ", ".join(f"{ratio:+.0%}" for ratio in own / others - 1)
+    low, high = interval(np.concatenate([each[:, 0] - each[:, 1] for each in pairs.values()])) or (np.nan, np.nan)
+    return (
+        f"\n{name}: {own.mean() / others.mean() - 1:+.0%} above the best single one of each model ({each_model}); "
+        f"95 %: {low:.3f} to {high:.3f}"
+    )
 
 
 def _t(result: dict[str, Any], name: str) -> float:
     return float(np.mean(result["truth"][name]))
-
-
-def _mean(results: Sequence[dict[str, Any]], model: str, name: str) -> float:
-    return float(np.mean([_t(each, name) for each in results if each["model"] == model]))
 
 
 def _photographs(folders: Sequence[Path]) -> list[Path]:
@@ -171,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument("--preprocess", type=json.loads, help="as of `seewhy explain`")
     asked.add_argument("--label", help="what to call the model in the table")
     asked.add_argument("--limit", type=int, default=200, help="photographs (200)")
+    asked.add_argument("--race", type=int, default=24, help="photographs on which all single maps are measured (24)")
     asked.add_argument("--dear", action="store_true", help=f"also {', '.join(DEAR)}")
     asked.add_argument("--results", type=Path, default=Path("build/truth.jsonl"), help="the file of results")
     given = asked.parse_args(arguments)
@@ -181,18 +215,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if photographs:
         ask = seewhy.Explainer(given.model, weights=given.weights, preprocess=given.preprocess)
         label = given.label or given.model
-        done = {each["photograph"] for each in results if each["model"] == label}
+        of_model = [each for each in results if each["model"] == label]
+        done = {each["photograph"] for each in of_model}
         with given.results.open("a", encoding="utf-8") as file:
             for at, path in enumerate(photographs):
                 if path.name in done:
                     continue
+                among = in_the_race(of_model[: given.race]) if len(of_model) >= given.race else None
                 try:
-                    truth = measured(ask, path, photographs[at - 1], DEAR if given.dear else ())
+                    truth = measured(ask, path, photographs[at - 1], DEAR if given.dear else (), among)
                 except SeewhyError as error:
                     print(f"{path.name} is left out: {error}", flush=True)
                     continue
-                results.append({"model": label, "photograph": path.name, "truth": truth})
-                file.write(json.dumps(results[-1]) + "\n")
+                of_model.append({"model": label, "photograph": path.name, "truth": truth})
+                results.append(of_model[-1])
+                file.write(json.dumps(of_model[-1]) + "\n")
                 file.flush()
     print(table(results))
 

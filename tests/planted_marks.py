@@ -7,6 +7,7 @@ class 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -81,6 +82,7 @@ def _texture(image: Tensor, mark: Tensor, one: int, generator: torch.Generator) 
     mark[top : top + side, left : left + side] = True
 
 
+@cache
 def trained(kind: Kind, seed: int = 0, steps: int = 150) -> nn.Module:
     """Return a small network with 8 x 8 places before its pooling, trained on pictures that are drawn as it learns."""
     generator = torch.Generator().manual_seed(seed)

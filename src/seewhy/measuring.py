@@ -20,7 +20,7 @@ from seewhy.measures.drawing import drawn_for
 from seewhy.measures.statistics import interval
 from seewhy.presented import Presented, present
 from seewhy.remaking import Remaking
-from seewhy.targets import Question, is_likelihood, likelihood, mask_of
+from seewhy.targets import is_likelihood, mask_of
 
 RANDOM = 3
 """Random maps that each map is compared with: their mean is the control."""
@@ -114,38 +114,29 @@ class _Bench:
                 for sample in samples
             ]
         )
-        questions = (question, _as_probabilities(question, recorded))
-        self.about = tuple(
-            About(target.describe(ask.model.labels), target.index, float(likely(output)))
-            for target, likely, output in zip(*questions, recordings.outputs, strict=True)
-        )
-        self._unlikely = next(
-            (
-                target.describe(ask.model.labels)
-                for target, output in zip(questions[1], recordings.outputs, strict=True)
-                if not is_likelihood(target, output, recorded.chances)
-            ),
-            None,
-        )
         where = None if truth is None else _truths(truth, recorded)
         remade = Remaking(ask, given, recordings, question, has_other_inputs=samples[0].call is not None)
 
         def trial(judged: Tensor, totals: Tensor) -> Trial:
-            return Trial(
-                recordings.engine,
-                recordings.images,
-                questions,
-                judged,
-                recordings.conditions,
-                totals=totals,
-                truth=where,
-                remade=remade,
-            )
+            more = {"totals": totals, "truth": where, "remade": remade}
+            return Trial.of(recordings, question, recorded.chances, judged, **more)
 
         self._names = given.names
         self._origins = given.origins or (None,) * len(given.names)
         self._given = trial(maps, given.totals)
         self._beside = trial(torch.cat([maps, controls], 1), torch.cat([given.totals, controls.flatten(2).sum(2)], 1))
+        self.about = tuple(
+            About(target.describe(ask.model.labels), target.index, float(likely(output)))
+            for target, likely, output in zip(question, self._given.likely, recordings.outputs, strict=True)
+        )
+        self._unlikely = next(
+            (
+                target.describe(ask.model.labels)
+                for target, output in zip(self._given.likely, recordings.outputs, strict=True)
+                if not is_likelihood(target, output, recorded.chances)
+            ),
+            None,
+        )
 
     def check(self, metrics: Sequence[Metric]) -> None:
         """Refuse metrics that mean nothing here.
@@ -218,11 +209,6 @@ def _pairs(values: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> 
         paired_means(own, other) if np.isfinite(other).any() else (known_mean(own), float("nan"))
         for own, other in zip(values, random, strict=True)
     ]
-
-
-def _as_probabilities(question: Question, recorded: Recorded) -> Question:
-    outputs = recorded.recordings.outputs
-    return tuple(likelihood(target, output, recorded.chances) for target, output in zip(question, outputs, strict=True))
 
 
 def _truths(given: Sequence[Any], recorded: Recorded) -> Tensor:

@@ -134,6 +134,12 @@ def by_name(
     return Presented(names, maps, target, tuple(methods), layers, how, _origins(found), skipped, seen)
 
 
+def names_of(made: Sequence[Explanation]) -> list[str]:
+    """Return what one image's maps are called: by their method, and by their layers where it has several."""
+    several = len({why.method for why in made}) < len(made)
+    return [f"{why.method} {'+'.join(why.layers)}".strip() if several else why.method for why in made]
+
+
 def _are_names(maps: Any) -> bool:
     return isinstance(maps, list | tuple) and len(maps) > 0 and all(isinstance(each, str) for each in maps)
 
@@ -155,9 +161,7 @@ def _of_one(maps: Any) -> list[_Given]:
     if isinstance(maps, Mapping):
         return [(str(name), (_array(values), None), None) for name, values in maps.items()]
     if isinstance(maps, list | tuple) and maps and all(isinstance(each, Explanation) for each in maps):
-        several = len({each.method for each in maps}) < len(maps)
-        names = [f"{each.method} {'+'.join(each.layers)}".strip() if several else each.method for each in maps]
-        return [(name, (each.raw, each.geometry), each) for name, each in zip(names, maps, strict=True)]
+        return [(name, (each.raw, each.geometry), each) for name, each in zip(names_of(maps), maps, strict=True)]
     return [("map", (_array(maps), None), None)]
 
 

@@ -20,7 +20,7 @@ from seewhy.measures.controls import shuffled
 from seewhy.measures.cut import Cut
 from seewhy.measures.placing import on_input
 from seewhy.recorder import Budget, Recordings
-from seewhy.targets import Chances, ProbabilityTarget, Question, likelihood
+from seewhy.targets import Chances, ProbabilityTarget, Question
 
 PARTS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 """Which parts of the input, the brightest first, are kept and hidden."""
@@ -96,23 +96,16 @@ def _evidence(
     chances: Chances,
 ) -> Iterator[tuple[tuple[int, int], Evidence]]:
     """Yield ((sample, explanation), evidence) for the explanations of one question."""
-    likely = tuple(
-        likelihood(target, output, chances) for target, output in zip(question, recordings.outputs, strict=True)
-    )
     maps = torch.stack([torch.stack([_placed(each[n], each[n].raw, sample) for n in numbers]) for sample, each in made])
     controls = torch.stack(
         [torch.cat([_shuffles(each[n], sample, recordings) for n in numbers]) for sample, each in made]
     )
-
-    def trial(judged_maps: Tensor) -> Trial:
-        return Trial(recordings.engine, recordings.images, (question, likely), judged_maps, recordings.conditions)
-
-    own, other = trial(maps), trial(controls)
+    own, other = (Trial.of(recordings, question, chances, each) for each in (maps, controls))
     kept, hidden = (_said(own, PARTS, keeps) for keeps in (True, False))
     control_kept, control_hidden = (_said(other, CONTROL_PARTS, keeps) for keeps in (True, False))
     blank = own.blank(FILL.value).double().numpy()
     for row, (_, each) in enumerate(made):
-        whole = float(likely[row](recordings.outputs[row]))
+        whole = float(own.likely[row](recordings.outputs[row]))
         for place, number in enumerate(numbers):
             rows = slice(place * SHUFFLES, (place + 1) * SHUFFLES)
             seen = Seen(
@@ -124,7 +117,7 @@ def _evidence(
                 control_hidden=control_hidden[row, rows],
                 whole=whole,
                 blank=float(blank[row]),
-                unit="probability" if isinstance(likely[row], ProbabilityTarget) else "score",
+                unit="probability" if isinstance(own.likely[row], ProbabilityTarget) else "score",
                 forwards=FORWARDS,
             )
             yield (row, number), judged(seen, _aspects(each[number], maps[row, place]))

@@ -19,9 +19,10 @@ from seewhy.explainer import Explainer, ModelLike, Recorded
 from seewhy.explanation import Explanation
 from seewhy.images import Geometry
 from seewhy.maps import find_method
-from seewhy.measures.controls import shuffled
+from seewhy.measures.controls import elsewhere
 from seewhy.measures.placing import on_input
 from seewhy.plan import Layers
+from seewhy.presented import names_of
 from seewhy.targets import Target, TargetLike
 from seewhy.untrained import untrained
 
@@ -150,16 +151,10 @@ def _check(recorded: Recorded) -> None:
         )
 
 
-def _names(made: Comparison) -> list[str]:
-    """Return what maps are called: by their method, and by their layers where it has several."""
-    several = len({why.method for why in made}) < len(made)
-    return [f"{why.method} {'+'.join(why.layers)}".strip() if several else why.method for why in made]
-
-
 def _known(made: Comparison, maps: Float[Tensor, " map *space"], seed: int) -> list[trust.Known]:
     return [
         trust.known_of(name, values, seed, is_blind=not find_method(why.method).class_specific)
-        for name, why, values in zip(_names(made), made, maps, strict=True)
+        for name, why, values in zip(names_of(made), made, maps, strict=True)
     ]
 
 
@@ -263,7 +258,7 @@ class _Bench:
     def other_inputs(self) -> _Found:
         """Make the maps of noise, and of the picture with its patches shuffled."""
         generator = torch.Generator().manual_seed(self.ask.seed)
-        kinds = {NOISE: self._noise(generator), PATCHES: self._shuffled(generator)}
+        kinds = {NOISE: self._noise(generator), PATCHES: [elsewhere(self.image, generator) for _ in range(INPUTS)]}
         made = {kind: self.maker.of(self.ask, images, self.target) for kind, images in kinds.items()}
         found = {kind: np.stack([self._likeness(maps) for maps in each]) for kind, each in made.items()}
         return _Found(
@@ -286,13 +281,6 @@ class _Bench:
         spread, mean = torch.std_mean(self.image.float().flatten(1), dim=1)
         drawn = torch.randn((INPUTS, *self.image.shape), generator=generator).to(mean)
         return list((mean.view(wide) + spread.view(wide) * drawn).to(self.image))
-
-    def _shuffled(self, generator: torch.Generator) -> list[Tensor]:
-        """Return the picture with its patches elsewhere."""
-        space = self.image.shape[1:]
-        places = torch.arange(space.numel()).view(space)
-        orders = [shuffled(places, generator).flatten().to(self.image.device) for _ in range(INPUTS)]
-        return [self.image.flatten(1)[:, order].view(self.image.shape) for order in orders]
 
     def _likeness(self, made: Sequence[Explanation]) -> Any:
         """Return how alike maps are to the given ones: `(map,)`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +27,9 @@ from seewhy.errors import LayerError, RecordingError, SeewhyError, did_you_mean
 
 FEW = 4
 """Pictures up to which maps are put to the test without being asked for."""
+
+if TYPE_CHECKING:
+    from seewhy.comparison import Comparison
 
 app = typer.Typer(
     name="seewhy",
@@ -177,23 +181,31 @@ def compare(
     how: Any = {"smooth": smooth, "reduce": reduce, "budget": budget, "view": "signed" if signed else None}
     how["verify"] = bool(verify)
     ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
-    code = 0
+    names = split_commas(method) if method else None
+    found, is_whole = _compared(lambda: ask.compare(str(image), names, layer, target or [], **how, **options), image)
+    path = out / f"{image.stem}.compare.{form}"
+    found.save(path, channels=channels)
+    _tell_comparison(found, path, as_json=as_json)
+    raise typer.Exit(0 if is_whole else 1)
+
+
+def _compared(run: Callable[[], Any], image: Path) -> tuple[Comparison, bool]:
+    """Return what was compared, and whether all of it could be; of a model that fails on the way what was made before."""
     try:
-        found: Any = ask.compare(
-            str(image), split_commas(method) if method else None, layer, target or [], **how, **options
-        )
+        return run(), True
     except RecordingError as error:
         if not error.partial:
             raise
         from seewhy.comparison import Comparison
 
         say.complain(error, str(image))
-        code, found = 1, Comparison(error.partial)
-    path = out / f"{image.stem}.compare.{form}"
-    found.save(path, channels=channels)
+        return Comparison(error.partial), False
+
+
+def _tell_comparison(found: Comparison, path: Path, *, as_json: bool) -> None:
     if as_json:
         say.as_json({"file": str(path), "skipped": found.skipped, "maps": [as_document(each, None) for each in found]})
-        raise typer.Exit(code)
+        return
     say.answer(found[0])
     for name, why in found.skipped.items():
         say.line(f"left out: {name}: {why}")
@@ -201,7 +213,6 @@ def compare(
     warned = f"; {flagged} of them with a warning, see the grid" if flagged else ""
     say.line(f"{len(found)} maps{warned}")
     say.line(f"wrote {path}")
-    raise typer.Exit(code)
 
 
 @app.command()
@@ -280,11 +291,7 @@ def methods(as_json: word.Json = False) -> None:
     """List the methods: what each does, what it costs, and where it comes from."""
     from seewhy.maps import methods as all_methods
 
-    head, body = all_methods().columns()
-    if as_json:
-        say.as_json([dict(zip(head, row, strict=True)) for row in body])
-    else:
-        say.table(head, body)
+    say.rows(all_methods(), as_json=as_json)
 
 
 @app.command()
@@ -292,11 +299,7 @@ def metrics(as_json: word.Json = False) -> None:
     """List the metrics: what each tells of a map, what it costs, and where it comes from."""
     from seewhy.measures import metrics as all_metrics
 
-    head, body = all_metrics().columns()
-    if as_json:
-        say.as_json([dict(zip(head, row, strict=True)) for row in body])
-    else:
-        say.table(head, body)
+    say.rows(all_metrics(), as_json=as_json)
 
 
 @app.command()

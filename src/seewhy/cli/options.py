@@ -82,8 +82,8 @@ Verify = Annotated[
     bool | None,
     typer.Option(
         "--verify/--no-verify",
-        help="Put each map to the test on the model: 37 further runs. Default: for up to 4 maps, where that is quick "
-        "(20 seconds a map).",
+        help="Put each map to the test on the model: 37 further runs. Default: for up to 4 pictures of up to 4 "
+        "maps, where that takes at most 20 seconds a picture.",
     ),
 ]
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seewhy.checkup.report import Report
     from seewhy.errors import SeewhyError
     from seewhy.explanation import Explanation
+    from seewhy.table import Table
 
 
 _FOLDS = ("what it does", "source")
@@ -35,6 +36,16 @@ def complain(error: SeewhyError, about: str = "") -> None:
 def as_json(content: Any) -> None:
     """Print one JSON document."""
     sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def rows(found: Table[Any], *, as_json: bool) -> None:
+    """Print all rows, as a table or as JSON."""
+    head, body = found.columns()
+    if as_json:
+        content: Any = [dict(zip(head, row, strict=True)) for row in body]
+        sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    else:
+        table(head, body)
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> None:

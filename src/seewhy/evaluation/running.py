@@ -83,11 +83,7 @@ def evaluate(
     ask = copy.copy(model if isinstance(model, Explainer) else Explainer(model))
     ask.progress = False  # one bar at a time: this one
     folder, kept = Path(pictures), None if out is None else Path(out)
-    if kept is not None and kept.resolve() == folder.resolve():
-        raise MetricError(
-            f"out='{kept}' (--out) is the folder of the pictures: the next call would take the figures for pictures. Give "
-            "another folder; it may lie in this one."
-        )
+    _check_apart(kept, folder)
     names = [methods] if isinstance(methods, str) else [*METHODS] if methods is None else list(methods)
     wanted = chosen_metrics(metric_names(metrics, told=truth is not None), options)
     if truth is None and (lost := [entry.name for entry, _ in wanted if Wants.TRUTH in entry.wants]):
@@ -111,22 +107,7 @@ def evaluate(
     )
     work = _Work(asking, indices, names, wanted, {"layers": layers, "fill": fill, "how": how})
     ledger = Ledger(kept, settings, restart=restart)
-    skipped: dict[str, str] = {}
-    resumed = 0
-    for block in Bar(progress).blocks(len(listed), 1):
-        entry = listed[block.start]
-        try:
-            digest = work.digest(entry)
-            done = None if ledger.has(entry.name, digest) else work.of(entry, digest)
-        except SeewhyError as error:
-            if not ledger.finished and not isinstance(error, ImageError | TargetError | _PictureError):
-                raise  # it is not about this picture: all others would fail alike
-            skipped[entry.name] = str(error)
-            continue
-        if done is None:
-            resumed += 1
-        else:
-            ledger.add(done)  # a full disk is not about this picture either
+    skipped, resumed = _go_on(listed, work, ledger, Bar(progress))
     results = [
         ledger.finished[each.name] for each in listed if each.name in ledger.finished and each.name not in skipped
     ]
@@ -142,6 +123,39 @@ def evaluate(
     if kept is not None:
         found.save(kept)
     return found
+
+
+def _check_apart(kept: Path | None, folder: Path) -> None:
+    if kept is not None and kept.resolve() == folder.resolve():
+        raise MetricError(
+            f"out='{kept}' (--out) is the folder of the pictures: the next call would take the figures for pictures. Give "
+            "another folder; it may lie in this one."
+        )
+
+
+def _go_on(listed: Sequence[Entry], work: _Work, ledger: Ledger, bar: Bar) -> tuple[dict[str, str], int]:
+    """Measure what is not finished yet; return what was skipped and why, and how many were finished before.
+
+    Raises:
+        SeewhyError: the first picture fails for a reason that is not its own.
+    """
+    skipped: dict[str, str] = {}
+    resumed = 0
+    for block in bar.blocks(len(listed), 1):
+        entry = listed[block.start]
+        try:
+            digest = work.digest(entry)
+            done = None if ledger.has(entry.name, digest) else work.of(entry, digest)
+        except SeewhyError as error:
+            if not ledger.finished and not isinstance(error, ImageError | TargetError | _PictureError):
+                raise  # it is not about this picture: all others would fail alike
+            skipped[entry.name] = str(error)
+            continue
+        if done is None:
+            resumed += 1
+        else:
+            ledger.add(done)  # a full disk is not about this picture either
+    return skipped, resumed
 
 
 class _PictureError(MetricError):

@@ -67,6 +67,23 @@ class Standing:
         first, last = self.rank
         return str(first) if first == last else f"{first}-{last}"
 
+    @property
+    def interval_words(self) -> str:
+        """The interval, empty where there is none."""
+        return "" if self.interval is None else f"{self.interval[0]:.3f} to {self.interval[1]:.3f}"
+
+    @property
+    def against_words(self) -> str:
+        """How it stands to random maps; empty for these themselves."""
+        return "" if (self.method, self.layer, self.control) == RANDOM else self.against_random
+
+    @property
+    def cost_words(self) -> tuple[str, str]:
+        """Runs of the model and seconds that a map took; empty for a control."""
+        if self.control:
+            return "", ""
+        return f"{self.forwards + self.backwards + self.replays:.4g}", f"{self.seconds:.2f}"
+
 
 class Evaluation(Table[Standing]):
     """All standings, by metric and rank; prints as a table.
@@ -148,20 +165,16 @@ class Evaluation(Table[Standing]):
 
 
 def _line(row: Standing) -> tuple[str, ...]:
-    between = "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}"
-    runs = row.forwards + row.backwards + row.replays
-    cost = ("", "") if row.control else (f"{runs:.4g}", f"{row.seconds:.2f}")
-    against = "" if (row.method, row.layer, row.control) == RANDOM else row.against_random
     return (
         row.metric,
         row.better,
         row.rank_words,
         row.name,
         f"{row.mean:.3f}",
-        between,
+        row.interval_words,
         str(row.pictures),
-        against,
-        *cost,
+        row.against_words,
+        *row.cost_words,
     )
 
 

@@ -22,9 +22,8 @@ def pearson(a: Float[Tensor, "*rows number"], b: Float[Tensor, "*rows number"]) 
     """Return the correlation of each two rows; NaN where one of them is constant."""
     centred = [each.double() - each.double().mean(-1, keepdim=True) for each in (a, b)]
     lengths = [each.norm(dim=-1) for each in centred]
-    flat = [length <= _FLAT * each.double().norm(dim=-1) for length, each in zip(lengths, (a, b), strict=True)]
     found: Tensor = (centred[0] * centred[1]).sum(-1) / (lengths[0] * lengths[1])
-    return found.clamp(-1, 1).masked_fill(flat[0] | flat[1], torch.nan).float()
+    return found.clamp(-1, 1).masked_fill(_are_flat(a) | _are_flat(b), torch.nan).float()
 
 
 def spearman(a: Float[Tensor, "*rows number"], b: Float[Tensor, "*rows number"]) -> Float[Tensor, "*rows"]:
@@ -51,7 +50,7 @@ def ssim(a: Float[Tensor, "batch map *space"], b: Float[Tensor, "batch map *spac
     both = [_scaled(each).flatten(0, 1).double().cpu().numpy() for each in (a, b)]
     window = side - 1 + side % 2
     found = [structural_similarity(x, y, data_range=1.0, win_size=window) for x, y in zip(*both, strict=True)]
-    flat = _is_flat(a) | _is_flat(b)
+    flat = _are_flat(a.flatten(2)) | _are_flat(b.flatten(2))
     return torch.tensor(found, dtype=torch.float32).view(a.shape[:2]).masked_fill(flat, torch.nan)
 
 
@@ -69,7 +68,7 @@ def alike(
             + did_you_mean(str(kind), get_args(Similarity))
         )
     found = ssim(a, b) if kind == "ssim" else _ROWS[kind](a.flatten(2), b.flatten(2))
-    return found.where(~_is_flat(b), 0.0).masked_fill(_is_flat(a), torch.nan)
+    return found.where(~_are_flat(b.flatten(2)), 0.0).masked_fill(_are_flat(a.flatten(2)), torch.nan)
 
 
 def _scaled(maps: Tensor) -> Tensor:
@@ -77,9 +76,10 @@ def _scaled(maps: Tensor) -> Tensor:
     return (maps / peaks.view(*peaks.shape, *(1,) * (maps.ndim - 2)) + 1) / 2
 
 
-def _is_flat(maps: Tensor) -> Tensor:
-    rows = maps.flatten(2).double()
-    flat: Tensor = (rows - rows.mean(2, keepdim=True)).norm(dim=2) <= _FLAT * rows.norm(dim=2)
+def _are_flat(given: Tensor) -> Tensor:
+    """Return which rows `(..., number)` are the same everywhere."""
+    rows = given.double()
+    flat: Tensor = (rows - rows.mean(-1, keepdim=True)).norm(dim=-1) <= _FLAT * rows.norm(dim=-1)
     return flat
 
 

@@ -61,5 +61,13 @@ def shuffled(values: Shaped[Tensor, "*grid"], generator: torch.Generator) -> Sha
     return values[tuple(reversed(source))]
 
 
+def elsewhere(
+    image: Shaped[Tensor, " channel *space"], generator: torch.Generator
+) -> Shaped[Tensor, " channel *space"]:
+    """Return a picture whose patches lie elsewhere at random, all channels together."""
+    order = shuffled(torch.arange(image[0].numel()).view(image.shape[1:]), generator)
+    return image.flatten(1)[:, order.flatten().to(image.device)].view(image.shape)
+
+
 _TILES = 8
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}

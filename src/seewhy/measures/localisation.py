@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,17 +17,11 @@ from seewhy.measures.trial import Trial
 
 Values = Float[Tensor, "batch map"]
 
-SHARE = "the mask's share of the input"
+_share = partial(metric, better="higher", range=(0.0, 1.0), wants=Wants.TRUTH, baseline="the mask's share of the input")
+"""Registers a metric that is a share, or a chance, of the mask: 0..1, of a map that knows nothing the mask's size."""
 
 
-@metric(
-    "pointing-game",
-    better="higher",
-    range=(0.0, 1.0),
-    source="Zhang et al. 2016, arXiv:1608.00507",
-    wants=Wants.TRUTH,
-    baseline=SHARE,
-)
+@_share("pointing-game", source="Zhang et al. 2016, arXiv:1608.00507")
 def pointing_game(trial: Trial, *, tolerance: int = 0) -> Values:
     """Whether a map's highest place is on the thing: 1 or 0; over images, how often.
 
@@ -47,14 +42,7 @@ def pointing_game(trial: Trial, *, tolerance: int = 0) -> Values:
     return torch.stack(found)
 
 
-@metric(
-    "energy-pointing-game",
-    better="higher",
-    range=(0.0, 1.0),
-    source="Wang et al. 2020, arXiv:1910.01279",
-    wants=Wants.TRUTH,
-    baseline=SHARE,
-)
+@_share("energy-pointing-game", source="Wang et al. 2020, arXiv:1910.01279")
 def energy_pointing_game(trial: Trial) -> Values:
     """Which part of a map's positive sum is on the thing.
 
@@ -63,14 +51,7 @@ def energy_pointing_game(trial: Trial) -> Values:
     return _inside(trial.maps.clamp_min(0), trial)
 
 
-@metric(
-    "relevance-mass-accuracy",
-    better="higher",
-    range=(0.0, 1.0),
-    source="Arras et al. 2022, arXiv:2003.07258",
-    wants=Wants.TRUTH,
-    baseline=SHARE,
-)
+@_share("relevance-mass-accuracy", source="Arras et al. 2022, arXiv:2003.07258")
 def relevance_mass_accuracy(
     trial: Trial, *, pooling: Literal["absolute", "squared", "positive"] = "absolute"
 ) -> Values:
@@ -86,14 +67,7 @@ def relevance_mass_accuracy(
     return _inside(pooled[pooling](trial.maps), trial)
 
 
-@metric(
-    "relevance-rank-accuracy",
-    better="higher",
-    range=(0.0, 1.0),
-    source="Arras et al. 2022, arXiv:2003.07258",
-    wants=Wants.TRUTH,
-    baseline=SHARE,
-)
+@_share("relevance-rank-accuracy", source="Arras et al. 2022, arXiv:2003.07258")
 def relevance_rank_accuracy(trial: Trial) -> Values:
     """Which part of the highest places, as many as the thing has, is on the thing.
 
@@ -103,14 +77,7 @@ def relevance_rank_accuracy(trial: Trial) -> Values:
     return _highest(trial, [int(size) for size in sizes])
 
 
-@metric(
-    "top-k-intersection",
-    better="higher",
-    range=(0.0, 1.0),
-    source="Theiner et al. 2022, arXiv:2104.14995",
-    wants=Wants.TRUTH,
-    baseline=SHARE,
-)
+@_share("top-k-intersection", source="Theiner et al. 2022, arXiv:2104.14995")
 def top_k_intersection(trial: Trial, *, k: int = 1000) -> Values:
     """Which part of a map's k highest places is on the thing.
 

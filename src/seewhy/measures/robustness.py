@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -15,15 +16,18 @@ from seewhy.measures.trial import Trial
 Values = Float[Tensor, "batch map"]
 
 
-@metric(
-    "max-sensitivity",
+_change = partial(
+    metric,
     better="lower",
     range=(0.0, math.inf),
-    source="Yeh et al. 2019, arXiv:1901.09392",
     wants=Wants.REMADE,
     baseline="none",
     passes="{runs} x the method's",
 )
+"""Registers a metric of how much a map changes near the input."""
+
+
+@_change("max-sensitivity", source="Yeh et al. 2019, arXiv:1901.09392")
 def max_sensitivity(trial: Trial, *, runs: int = 10, radius: float = 0.1) -> Values:
     """The most that a map changes under a little noise on the input, as a part of its length.
 
@@ -35,15 +39,7 @@ def max_sensitivity(trial: Trial, *, runs: int = 10, radius: float = 0.1) -> Val
     return changes.amax(2)
 
 
-@metric(
-    "avg-sensitivity",
-    better="lower",
-    range=(0.0, math.inf),
-    source="Yeh et al. 2019, arXiv:1901.09392",
-    wants=Wants.REMADE,
-    baseline="none",
-    passes="{runs} x the method's",
-)
+@_change("avg-sensitivity", source="Yeh et al. 2019, arXiv:1901.09392")
 def avg_sensitivity(trial: Trial, *, runs: int = 10, radius: float = 0.1) -> Values:
     """How much a map changes under a little noise on the input, on average, as a part of its length.
 
@@ -54,15 +50,7 @@ def avg_sensitivity(trial: Trial, *, runs: int = 10, radius: float = 0.1) -> Val
     return changes.mean(2)
 
 
-@metric(
-    "local-lipschitz",
-    better="lower",
-    range=(0.0, math.inf),
-    source="Alvarez-Melis & Jaakkola 2018, arXiv:1806.08049",
-    wants=Wants.REMADE,
-    baseline="none",
-    passes="{runs} x the method's",
-)
+@_change("local-lipschitz", source="Alvarez-Melis & Jaakkola 2018, arXiv:1806.08049")
 def local_lipschitz(trial: Trial, *, runs: int = 10, radius: float = 0.1) -> Values:
     """The most that a map changes for each unit that the input does, nearby, as a part of the map's length.
 

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seewhy.errors import MetricError
+from seewhy.maps.held import Held
 from seewhy.measures.drawing import drawn_for
-from seewhy.recorder import Budget, Conditions, Engine, Variants
-from seewhy.targets import Question
+from seewhy.recorder import Budget, Conditions, Engine, Recordings, Variants
+from seewhy.targets import Chances, Question, likelihood
 
 Asked = Literal["probability", "score"]
 Made = TypeVar("Made")
@@ -119,6 +120,19 @@ class Trial:
         self.seed = conditions.seed
         self.runs = 0
 
+    @classmethod
+    def of(cls, recordings: Recordings, question: Question, chances: Chances, maps: Tensor, **more: Any) -> Trial:
+        """Return a trial of maps of a recorded batch, about one question; `more` as in `__init__`."""
+        pairs = zip(question, recordings.outputs, strict=True)
+        likely = tuple(likelihood(target, output, chances) for target, output in pairs)
+        questions = (question, likely)
+        return cls(recordings.engine, recordings.images, questions, maps, recordings.conditions, **more)
+
+    @property
+    def likely(self) -> Question:
+        """What is asked of each sample as a probability; the score itself, where it has none."""
+        return self._questions[1]
+
     def score(self, probe: Probe, of: Asked = "probability") -> Float[Tensor, "batch results"]:
         """Return what the model says of variants of each input: the target's probability, or the score that is explained."""
         if probe not in self._memo:
@@ -141,8 +155,6 @@ class Trial:
 
     def blank(self, fill: Any, of: Asked = "probability") -> Float[Tensor, " batch"]:
         """Return what the model says of inputs of which nothing is left."""
-        from seewhy.maps.held import Held
-
         return self.score(_Blank(Held(fill)), of)[:, 0]
 
     def tell(self, curve: Float[Tensor, "batch map point"]) -> None:

@@ -104,21 +104,16 @@ def _table(metric: str, rows: Sequence[Standing]) -> str:
 
 
 def _line(row: Standing) -> str:
-    between = "" if row.interval is None else f"{row.interval[0]:.3f} to {row.interval[1]:.3f}"
-    runs, seconds = (
-        ("", "") if row.control else (f"{row.forwards + row.backwards + row.replays:.4g}", f"{row.seconds:.2f}")
-    )
     name = f"control: {row.method}" if row.control else row.method
-    against = "" if row.control and row.method == "random" else row.against_random
     cells = [
         (row.rank_words, ""),
         (name, ""),
         (row.layer, ""),
         (f"{row.mean:.3f}", "n"),
-        (between, "n"),
+        (row.interval_words, "n"),
         (str(row.pictures), "n"),
     ]
-    cells += [(against, ""), (runs, "n"), (seconds, "n")]
+    cells += [(row.against_words, ""), *((words, "n") for words in row.cost_words)]
     kind = "control" if row.control else "first" if row.rank[0] == 1 else ""
     return f"<tr class='{kind}'>" + "".join(f"<td class='{how}'>{_text(cell)}</td>" for cell, how in cells) + "</tr>"
 
