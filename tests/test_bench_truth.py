@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,8 @@ def test_the_table_ranks_by_the_mean_and_compares_with_the_best_single_one() -> 
 
 
 def test_each_model_counts_alike_and_is_compared_with_its_own_best() -> None:
-    few = [_result(n, "few", **{"auto": 0.4, "a": 0.2, "b": 0.1}) for n in range(2)]
-    many = [_result(n, "many", **{"auto": 0.2, "a": 0.0, "b": 0.2}) for n in range(6)]
+    few = [_result(n, "few", auto=0.4, a=0.2, b=0.1) for n in range(2)]
+    many = [_result(n, "many", auto=0.2, a=0.0, b=0.2) for n in range(6)]
     told = table(few + many)
     assert _rows(told)[1:] == [
         ["auto", "0.400", "0.200", "0.300"], ["b", "0.100", "0.200", "0.150"], ["a", "0.200", "0.000", "0.100"]
@@ -53,8 +54,8 @@ def test_each_model_counts_alike_and_is_compared_with_its_own_best() -> None:
 
 
 def test_a_map_that_left_the_race_is_never_the_best_and_is_in_brackets() -> None:
-    first = _result(0, **{"auto": 0.4, "a": 0.3, "b": 0.9})
-    told = table([first, *(_result(n, **{"auto": 0.4, "a": 0.3}) for n in (1, 2))])
+    first = _result(0, auto=0.4, a=0.3, b=0.9)
+    told = table([first, *(_result(n, auto=0.4, a=0.3) for n in (1, 2))])
     assert ["b", "(0.900)", "0.900"] in _rows(told)
     assert "m: a" in told
 
@@ -81,7 +82,7 @@ def test_maps_that_point_at_the_mark_are_truer_than_others(tmp_path: Path) -> No
         trained("shape"),
         preprocess={"size": (SIDE, SIDE), "fit": "squash", "mean": (0.5,) * 3, "std": (1 / 6,) * 3},
     )
-    found = [measured(ask, path, other) for path, other in zip(paths, paths[1:], strict=False)]
+    found = [measured(ask, path, other) for path, other in itertools.pairwise(paths)]
     assert {len(each) for one in found for each in one.values()} == {3}
     truths = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
     assert all(-1 <= value <= 1 for value in truths.values())
