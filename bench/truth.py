@@ -3,7 +3,7 @@
 The truth T of a map is the mean, over 5, 20, 40 and 60 % of the places, of the class's probability with the highest part of the
 input alone, minus that without it. What is hidden is filled by what no map is made with: noise, linear interpolation from around
 (ROAD), shuffled patches of another photograph. One line a photograph is written to --results as it is measured; another call
-goes on. After --race photographs, single maps that are surely below the best single one are measured no more.
+goes on. From --race photographs on, single maps that are surely below the best single one are measured no more.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import seewhy
+from bench.ledger import Ledger
 from seewhy.errors import MethodError, SeewhyError
 from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation
@@ -62,7 +63,7 @@ DEAR = ("occlusion", "score-cam", "ablation-cam", "rise")
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
-SURELY = 3.0  # standard errors below the best single map, after which another is out of the race
+SURELY = 2.5  # standard errors below the best single map, after which another is out of the race
 
 
 def maps_of(
@@ -72,7 +73,8 @@ def maps_of(
     for name, rounds in (("auto", 4), ("auto (rounds=2)", 2), ("auto (rounds=0)", 0)):
         yield name, ask(image, None, "auto", rounds=rounds)
     yield "hires-cam, all stages", ask(image, None, "hires-cam", "all-stages")
-    for why in ask.compare(image, LAYERED, list(STAGES)):
+    layered = [each for each in LAYERED if among is None or any(name.startswith(f"{each} at ") for name in among)]
+    for why in ask.compare(image, layered, list(STAGES)) if layered else ():
         name = f"{why.method} at {why.layers[0]}"
         if among is None or name in among:
             yield name, why
@@ -86,8 +88,8 @@ def maps_of(
 
 
 def in_the_race(results: Sequence[dict[str, Any]]) -> set[str]:
-    """Return the single maps that are not surely below the best single one, on one model's photographs."""
-    names = [name for name in results[0]["truth"] if _is_single(name)]
+    """Return the single maps that are not surely below the best single one, on one model's photographs; never those that left."""
+    names = [name for name in results[-1]["truth"] if _is_single(name)]
     truths = {name: np.array([_t(each, name) for each in results]) for name in names}
     best = truths[max(names, key=lambda name: float(truths[name].mean()))]
     behind = {name: best - values for name, values in truths.items()}
@@ -108,7 +110,9 @@ def measured(
     recorded, _ = ask.recorded(image)
     [sample] = recorded.samples
     placed = [on_input(why.raw, why.geometry, sample.geometry) for why in found.values()]
-    recordings, maps = recorded.recordings, torch.from_numpy(np.stack(placed))[None]
+    one_of = [_alike(each) for each in placed]  # several methods make one map at some layers: it is measured once
+    apart = dict(zip(one_of, placed, strict=True))
+    recordings, maps = recorded.recordings, torch.from_numpy(np.stack(list(apart.values())))[None]
     trial = Trial.of(recordings, recordings.questions[0], recorded.chances, maps)
     shown = sample.tensor
     generator = torch.Generator().manual_seed(0)
@@ -116,7 +120,13 @@ def measured(
     patches = elsewhere(ask.recorded(other)[0].samples[0].tensor, generator)
     fills = [_filled(trial, fill) for fill in (noise, patches)]
     values = (fills[0], _interpolated(trial), fills[1])
-    return {name: [float(each[row]) for each in values] for row, name in enumerate(found)}
+    rows = {key: row for row, key in enumerate(apart)}
+    return {name: [float(each[rows[key]]) for each in values] for name, key in zip(found, one_of, strict=True)}
+
+
+def _alike(values: npt.NDArray[np.float32]) -> bytes:
+    """Return what equal maps have in common: their values as parts of the largest, to one in ten thousand."""
+    return np.round(values / max(float(np.abs(values).max()), 1e-30), 4).tobytes()
 
 
 def _filled(trial: Trial, fill: Tensor) -> Tensor:
@@ -134,7 +144,7 @@ def _interpolated(trial: Trial) -> Tensor:
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Return the maps of all models with their mean T, highest first, and the difference of `auto` to the best single one.
 
-    In brackets: of the first photographs only, after which the map was out of the race.
+    In brackets: of the first photographs only, until the map was out of the race.
     """
     by_model: dict[str, list[dict[str, Any]]] = {}
     for each in results:
@@ -208,30 +218,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument("--dear", action="store_true", help=f"also {', '.join(DEAR)}")
     asked.add_argument("--results", type=Path, default=Path("build/truth.jsonl"), help="the file of results")
     given = asked.parse_args(arguments)
-    given.results.parent.mkdir(parents=True, exist_ok=True)
-    lines = given.results.read_text(encoding="utf-8").splitlines() if given.results.exists() else []
-    results = [json.loads(line) for line in lines]
+    ledger = Ledger(given.results)
     photographs = _photographs(given.folders)[: given.limit]
     if photographs:
         ask = seewhy.Explainer(given.model, weights=given.weights, preprocess=given.preprocess)
         label = given.label or given.model
-        of_model = [each for each in results if each["model"] == label]
-        done = {each["photograph"] for each in of_model}
-        with given.results.open("a", encoding="utf-8") as file:
-            for at, path in enumerate(photographs):
-                if path.name in done:
-                    continue
-                among = in_the_race(of_model[: given.race]) if len(of_model) >= given.race else None
-                try:
-                    truth = measured(ask, path, photographs[at - 1], DEAR if given.dear else (), among)
-                except SeewhyError as error:
-                    print(f"{path.name} is left out: {error}", flush=True)
-                    continue
-                of_model.append({"model": label, "photograph": path.name, "truth": truth})
-                results.append(of_model[-1])
-                file.write(json.dumps(of_model[-1]) + "\n")
-                file.flush()
-    print(table(results))
+        done = [each for each in ledger.rows if each["model"] == label]
+        names = {each["photograph"] for each in done}
+        for at, path in enumerate(photographs):
+            if path.name in names:
+                continue
+            among = in_the_race(done) if len(done) >= given.race else None
+            try:
+                truth = measured(ask, path, photographs[at - 1], DEAR if given.dear else (), among)
+            except SeewhyError as error:
+                print(f"{path.name} is left out: {error}", flush=True)
+                continue
+            done.append({"model": label, "photograph": path.name, "truth": truth})
+            ledger.add(done[-1])
+    print(table(ledger.rows))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def test_the_score_is_zero_by_chance_and_one_where_all_hangs_on_the_map() -> Non
     assert best.score == pytest.approx(1)
     assert best.word == "supported"
     assert not best.remedy
+    assert "fewer than 1% do as well" in best.reason
 
 
 def test_the_chance_is_that_of_students_t_with_the_usual_spread_mixed_in() -> None:
@@ -218,11 +219,14 @@ def test_captions_say_the_word_the_reason_and_what_to_do(ask: seewhy.Explainer) 
     why = ask(image, verify=True)
     good = replace(why, evidence=judged(_seen(0.9, 0.0, SPREAD), PLAIN))
     poor = replace(why, evidence=judged(_seen(0.2, 0.6, SPREAD), PLAIN))
-    assert any("hiding parts of the picture: supported" in line for line in caption(good))
-    assert not any("hiding parts" in line for line in [*warnings(good), *caption(poor)])
-    [told] = [line for line in warnings(poor) if "hiding parts" in line]
-    assert "no better than chance" in told
-    assert "--method auto" in told
+    others = "(of: supported, weak, no better than chance)"
+    for one, word in ((good, "supported"), (poor, "no better than chance")):
+        at = caption(one).index(f"test of this map, not of the answer: {word} {others}")
+        assert caption(one)[at + 1] == one.evidence.reason
+    assert not warnings(good)
+    assert warnings(poor) == [poor.evidence.remedy]
+    assert "method 'auto'" in poor.evidence.remedy
+    assert "if no map is supported, none tells" in poor.evidence.remedy
 
 
 def test_shuffled_tiles_never_lie_as_they_did_where_there_are_two() -> None:

@@ -31,6 +31,9 @@ LOST = 0.1
 _FAR = 4
 """How many times the usual variance the control's is at most, for the usual one to count."""
 
+_TOLD = 0.01
+"""The least chance that is told as a number."""
+
 _LEAST = 0.1
 """The least part of the answer that a score is a part of."""
 
@@ -75,10 +78,14 @@ class Evidence:
     unit: Literal["probability", "score"]
     forwards: int
 
+    @property
+    def verdict(self) -> str:
+        """The word, and which there are."""
+        return f"{self.word} (of: {', '.join(get_args(Word))})"
+
     def __str__(self) -> str:
-        """Return the word (and which there are, where it is not the best), the reason and what to do, as one line."""
-        others = "" if self.word == "supported" else f" (of: {', '.join(get_args(Word))})"
-        return " ".join(filter(None, (f"{self.word}{others}.", self.reason, self.remedy)))
+        """Return the verdict, the reason and what to do, as one line."""
+        return " ".join(filter(None, (f"{self.verdict}.", self.reason, self.remedy)))
 
 
 @dataclass(frozen=True)
@@ -176,16 +183,21 @@ def _why(word: Word, chance: float, seen: Seen, aspects: Aspects) -> tuple[str, 
     number = _number(seen.unit)
     kept, hidden, _, elsewhere = seen.at(part)
     said = (
-        f"{seen.unit.capitalize()}: {number(seen.whole)} with the whole picture, {number(hidden)} with the brightest {part:.0%} "
-        f"of its area hidden (an equal area elsewhere: {number(elsewhere)}), {number(kept)} with only that part shown."
+        f"{seen.unit.capitalize()}: {number(seen.whole)} with the whole picture; {number(hidden)} with the {part:.0%} of its "
+        f"area where the map is highest blurred (as much blurred elsewhere: {number(elsewhere)} on average); {number(kept)} with "
+        f"all but that area blurred. Of maps that know nothing, {_share(chance)} do as well.{_cause(word, seen, aspects)}"
     )
+    return said, "" if word == "supported" else _remedy(word, seen, aspects)
+
+
+def _share(chance: float) -> str:
+    return f"{chance:.0%}" if chance >= _TOLD else f"fewer than {_TOLD:.0%}"
+
+
+def _cause(word: Word, seen: Seen, aspects: Aspects) -> str:
+    """Return why a map could not be shown to be true, where that is known."""
     if word == "supported":
-        return said, ""
-    luck = f" Of maps that know nothing, {chance:.0%} do as well." if word == "weak" else ""
-    return f"{said}{luck}{_cause(seen, aspects)}", _remedy(word, seen, aspects)
-
-
-def _cause(seen: Seen, aspects: Aspects) -> str:
+        return ""
     if aspects.flat:
         return " The map is the same everywhere."
     if _is_settled(seen):
@@ -212,8 +224,10 @@ def _remedy(word: Word, seen: Seen, aspects: Aspects) -> str:
 
 def _other(aspects: Aspects) -> str:
     if aspects.method == "auto":
-        return "Ask what sets the class apart from the next (target 'A-vs-B'), and compare with other methods."
-    return "Try --method auto, or several layers together (--layer all-stages), and keep the map that is supported."
+        others = "Ask what sets the class apart from the next (target 'A-vs-B'), and compare with other methods"
+    else:
+        others = "Try method 'auto', or several layers together ('all-stages')"
+    return f"{others}; if no map is supported, none tells where the model looks here."
 
 
 _MOSTLY = 0.6

@@ -43,6 +43,7 @@ def measure(
     layers: Any = None,
     fill: Any = FILLS,
     wrt: Any = None,
+    controls: bool = True,
     how: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Measurements:
@@ -62,6 +63,8 @@ def measure(
         layers: of methods given by name.
         fill: what removed places are filled with: one of the baselines' kinds, or several, whose mean is then the value.
         wrt: which of several inputs is explained; see :func:`seewhy.explain`.
+        controls: whether maps that know nothing are measured beside: three random ones and a blob in the middle, which cost as
+            much as four maps more. Without them it is not known what a value is worth.
         how: further arguments for methods given by name, such as `{"smooth": "aug"}`.
         options: the metrics' own, such as `steps=10`, given to those that have them.
 
@@ -77,7 +80,7 @@ def measure(
     wanted = chosen_metrics([metrics] if isinstance(metrics, str) else USUAL if metrics is None else metrics, options)
     given = present(ask, image, maps, target, layers, {**(how or {}), **({} if wrt is None else {"wrt": wrt})})
     recorded, single = ask.recorded(image, given.target, wrt=wrt)
-    bench = _Bench(ask, recorded, given, None if truth is None else [truth] if single else truth)
+    bench = _Bench(ask, recorded, given, None if truth is None else [truth] if single else truth, controls=controls)
     bench.check([metric for metric, _ in wanted])
     fills = list(fill) if isinstance(fill, list | tuple) else [fill]
     rows = [row for metric, own in wanted for row in bench.rows(metric, own, fills)]
@@ -100,15 +103,17 @@ def chosen_metrics(names: Sequence[str], options: Mapping[str, Any]) -> list[tup
 
 
 class _Bench:
-    """What is measured, ready for every metric: with controls beside it for those that judge any map."""
+    """What is measured, ready for every metric: with controls beside it, where they are wanted, for those that judge any map."""
 
-    def __init__(self, ask: Explainer, recorded: Recorded, given: Presented, truth: Sequence[Any] | None) -> None:
+    def __init__(
+        self, ask: Explainer, recorded: Recorded, given: Presented, truth: Sequence[Any] | None, *, controls: bool
+    ) -> None:
         recordings = recorded.recordings
         samples, space = recorded.samples, tuple(recordings.images.shape[2:])
         question = recordings.questions[0]
         maps = given.on_inputs([sample.geometry for sample in samples])
         seed = recordings.conditions.seed
-        controls = torch.stack(
+        others = torch.stack(
             [
                 torch.cat([random_maps(RANDOM, space, drawn_for(sample.tensor, seed)), centre_map(space)[None]])
                 for sample in samples
@@ -124,7 +129,8 @@ class _Bench:
         self._names = given.names
         self._origins = given.origins or (None,) * len(given.names)
         self._given = trial(maps, given.totals)
-        self._beside = trial(torch.cat([maps, controls], 1), torch.cat([given.totals, controls.flatten(2).sum(2)], 1))
+        self._beside = trial(torch.cat([maps, others], 1), torch.cat([given.totals, others.flatten(2).sum(2)], 1))
+        self._has_controls = controls
         self.about = tuple(
             About(target.describe(ask.model.labels), target.index, float(likely(output)))
             for target, likely, output in zip(question, self._given.likely, recordings.outputs, strict=True)
@@ -154,7 +160,7 @@ class _Bench:
 
     def rows(self, metric: Metric, options: Mapping[str, Any], fills: Sequence[Any]) -> list[Measured]:
         """Return one metric's rows, one a map."""
-        alone = Wants.REMADE in metric.wants  # a control cannot be made again
+        alone = not self._has_controls or Wants.REMADE in metric.wants  # a control cannot be made again
         trial = self._given if alone else self._beside
         kinds = [options["fill"]] if "fill" in options else fills
         each = [{**options, "fill": kind} for kind in kinds] if metric.is_filled else [dict(options)]

@@ -120,6 +120,17 @@ def test_the_value_is_the_mean_over_fills_which_may_disagree(corner: seewhy.Expl
     assert "fills disagree: black" in str(both)
 
 
+def test_without_controls_the_values_are_the_same_and_nothing_stands_beside(batch: Tensor) -> None:
+    model = make_small_net(1)
+    beside = seewhy.measure(model, list(batch), ["grad-cam", "eigen-cam"], steps=4)
+    alone = seewhy.measure(model, list(batch), ["grad-cam", "eigen-cam"], steps=4, controls=False)
+    for one, other in zip(beside, alone, strict=True):
+        np.testing.assert_allclose(one.values, other.values, atol=1e-6)
+        assert np.isfinite(one.random).all() and np.isfinite(one.centre).all()
+        assert np.isnan(other.random).all() and np.isnan(other.centre).all()
+        assert set(one.curves) == {"map", "random", "centre"} and set(other.curves) == {"map"}
+
+
 @pytest.mark.parametrize("kind", ["box", "boxes", "mask", "file", "tensor"])
 def test_truth_as_a_box_or_a_mask(kind: str, corner: seewhy.Explainer, picture: np.ndarray, tmp_path: Path) -> None:
     mask = _upper_left((48, 80)) > 0

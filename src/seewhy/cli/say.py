@@ -108,7 +108,7 @@ def about(explanation: Explanation) -> None:
         console.print(f"! {finding}", style="bold yellow", markup=False, highlight=False)
     if (evidence := explanation.evidence) is not None:
         style = "green" if evidence.word == "supported" else "bold yellow"
-        told = f"map tested by hiding parts of the picture ({evidence.forwards} further runs): {evidence}"
+        told = f"test of this map, not of the answer ({evidence.forwards} further runs): {evidence}"
         console.print(told, style=style, markup=False, highlight=False)
     for name, value in explanation.reported.items():
         console.print(f"{name}: {value:.4g}", style="dim", markup=False, highlight=False)

@@ -149,11 +149,7 @@ def html_fragment(explanation: Explanation, **style: Any) -> str:
     told = [("target", explanation.target), ("method", explanation.method), ("layers", ", ".join(explanation.layers))]
     told += [("layout", explanation.layout), ("cost", str(explanation.cost))]
     told += [(name, f"{value:.4g}") for name, value in explanation.reported.items()]
-    told += (
-        []
-        if explanation.evidence is None
-        else [("map tested by hiding parts of the picture", str(explanation.evidence))]
-    )
+    told += [] if explanation.evidence is None else [("test of this map, not of the answer", str(explanation.evidence))]
     told += [("attention", str(finding)) for finding in explanation.diagnosis]
     told += [("note", note) for note in explanation.notes]
     facts = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in told)

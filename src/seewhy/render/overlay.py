@@ -30,7 +30,7 @@ _MOST_BOXES, _LEAST_SURE = 20, 0.3  # of a detector, the most confident
 RGB = 3
 """Channels of an ordinary picture: of more, those that mattered most are named."""
 
-CHECKED = "map tested by hiding parts of the picture: "
+CHECKED = "test of this map, not of the answer: "
 """Before the word for how true the map was found to be."""
 
 _NAMED = 4  # that many of them
@@ -126,16 +126,18 @@ def caption(explanation: Explanation) -> list[str]:
         lines.append("how pictures are prepared for this model was assumed")
     shown = [note.partition(";")[0] for note in explanation.notes if note.startswith(_PICTURE_NOTE)]
     lines += [*shown, *_channels_that_mattered(explanation)]
-    if explanation.evidence is not None and explanation.evidence.word == "supported":
-        lines.append(f"{CHECKED}{explanation.evidence}")
-    return lines if explanation.seen.all() else [*lines, "grey, hatched: cropped away, never seen by the model"]
+    if not explanation.seen.all():
+        lines.append("grey, hatched: cropped away, never seen by the model")
+    if explanation.evidence is not None:
+        lines += [f"{CHECKED}{explanation.evidence.verdict}", explanation.evidence.reason]
+    return lines
 
 
 def warnings(explanation: Explanation) -> list[str]:
     """Return what a reader must know before believing the map: that it was cut short, and what is or may be wrong with it."""
     told = []
-    if explanation.evidence is not None and explanation.evidence.word != "supported":
-        told.append(f"{CHECKED}{explanation.evidence}")
+    if explanation.evidence is not None and explanation.evidence.remedy:
+        told.append(explanation.evidence.remedy)
     if explanation.cut_short is not None:
         made, planned = explanation.cut_short
         told.append(f"Cut short after {made:,} of {planned:,} runs: a first estimate.")
