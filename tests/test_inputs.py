@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.small_models import make_small_net
 from torch import nn
 
 import seewhy
@@ -317,3 +318,11 @@ def test_a_picture_in_0_to_255_that_is_taken_as_prepared_is_doubted(small_net: n
     assert notes(1.0) == notes(9.0) == []  # black and white are -1 and 1
     [told] = notes(255.0)
     assert "values go to 255, a prepared picture's to 1:" in told
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_channels_that_come_last_are_told_where_the_model_fails(batch: tuple[int, ...]) -> None:
+    with pytest.raises(seewhy.RecordingError, match=r"bring channels that come last to the front, x\.movedim\(-1, 0\)"):
+        seewhy.explain(make_small_net(), torch.rand((*batch, 24, 40, 3)))
+    with pytest.raises(seewhy.RecordingError, match="Check that it takes such an input when called by itself"):
+        seewhy.explain(make_small_net(), torch.rand((*batch, 5, 24, 40)))

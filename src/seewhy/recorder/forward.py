@@ -132,7 +132,7 @@ class Forward:
                     raise
                 raise RecordingError(
                     f"The model {type(self.module).__name__} raised {type(error).__name__} for an input of shape "
-                    f"{tuple(images.shape)}: {str(error).rstrip('.')}. {_remedy(error)}"
+                    f"{tuple(images.shape)}: {str(error).rstrip('.')}. {_remedy(error, images)}"
                 ) from error
         tape.inside = None if self._detector is None else self._detector.inside
         return returned
@@ -174,8 +174,13 @@ def _channels_last_pays(images: Tensor) -> bool:
     return images.ndim == 4 and images.shape[0] >= 4 and images.shape[1] > 1
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, images: Tensor) -> str:
     """Return what to do about an error of the model itself."""
     if isinstance(error, TypeError) and "required positional argument" in str(error):
         return "Give all inputs as a tuple, or as a dict by their names, and say with wrt= which one is explained."
+    if images.ndim > 3 and images.shape[-1] in _COLOURS and images.shape[1] not in _COLOURS:
+        return "A tensor is taken as (channel, height, width): bring channels that come last to the front, x.movedim(-1, 0)."
     return "Check that it takes such an input when called by itself."
+
+
+_COLOURS = (1, 3, 4)
