@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import seewhy
 from onnx_models import Builder, Cnn, Vit
+from seewhy.evaluation.settings import differences, settings_of, unidentified
 from seewhy.frameworks.onnx import OnnxShell
 from seewhy.images.read import read
 from seewhy.plan import lacking
@@ -339,3 +340,12 @@ def test_several_inputs_go_in_by_position_or_name(images: Tensor) -> None:
 def test_an_input_of_another_size_is_told() -> None:
     with pytest.raises(seewhy.SeewhyError, match=r"takes 'images', float32 \(any, 3, 32, 48\)"):
         seewhy.explain(Cnn().build(), torch.randn(3, 20, 20), 1)
+
+
+def test_results_are_gone_on_with_where_the_graph_is_the_same() -> None:
+    cnn, other = Cnn(), Cnn()
+    nn.init.ones_(other.head.bias)
+    made = [settings_of(seewhy.Explainer(each.build())) for each in (cnn, cnn, other)]
+    assert not unidentified(made[0])
+    assert differences(made[0], made[1]) == []
+    assert differences(made[0], made[2]) == ["weights"]

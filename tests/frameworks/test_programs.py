@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import seewhy
+from seewhy.evaluation.settings import differences, settings_of, unidentified
 from seewhy.maps import find_method
 from seewhy.models.given import as_loaded
 from seewhy.plan import lacking
@@ -271,3 +272,11 @@ def test_a_damaged_archive_is_told_by_whoever_reads_it(files: dict[str, Path]) -
     damaged.write_bytes(content)
     with pytest.raises(seewhy.ModelError, match=r"not a complete \.keras file"):
         seewhy.load(str(damaged))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_results_are_gone_on_with_where_the_weights_are_the_same(form: str, images: Tensor) -> None:
+    made = [settings_of(seewhy.Explainer(FORMS[form](make_small_net(seed).eval(), images))) for seed in (1, 1, 2)]
+    assert not unidentified(made[0])
+    assert differences(made[0], made[1]) == []
+    assert differences(made[0], made[2]) == ["weights"]

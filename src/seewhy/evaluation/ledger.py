@@ -85,7 +85,7 @@ class Ledger:
         if found and (unknown := unidentified(settings)):
             raise MetricError(
                 f"'{path}' cannot be gone on with: of {', '.join(unknown)} nobody can tell whether they are what they were. "
-                "Models without weights that can be read (functions, some frameworks), lambdas, and objects without a repr() of "
+                "Functions as models, lambdas, and objects without a repr() of "
                 "their own are such. Give another folder, or begin anew with restart=True (--restart), which overwrites it."
             )
         _drop_rest(path)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy.explainer import Explainer
+from seewhy.frameworks.shell import Shell
 
 Settings = dict[str, Any]
 
@@ -104,13 +105,13 @@ def _by_name(value: Any, model: nn.Module) -> Any:
 
 
 def _weights(module: nn.Module) -> str:
-    """Return a text that differs where weights do; nothing where none are told, as by functions and some frameworks."""
-    return _digest(
-        "".join(
-            f"{name}:{_of_array(value) if isinstance(value, Tensor) else plain(value)}\n"
-            for name, value in module.state_dict().items()
-        )
-    )
+    """Return a text that differs where weights do; nothing where none are told, as by functions."""
+    weights = module.weights() if isinstance(module, Shell) else module.state_dict()
+    return _digest("".join(f"{name}:{_of_weight(value)}\n" for name, value in weights.items()))
+
+
+def _of_weight(value: Any) -> Any:
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else plain(value)
 
 
 def _digest(text: str) -> str:

@@ -122,6 +122,10 @@ class Shell(nn.Module):
         finally:
             self.tally = None
 
+    def weights(self) -> Mapping[str, Any]:
+        """Return tensors, arrays or bytes by name that differ where what the model says does; nothing where none are known."""
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
     @property
     def words(self) -> str:
         """How messages speak of it."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import seewhy
 from seewhy.errors import LayerError, ModelError, RecordingError
+from seewhy.evaluation.settings import differences, settings_of, unidentified
 
 BACKEND = keras.backend.backend()
 
@@ -277,3 +278,12 @@ def test_other_threads_hear_nothing(image: Tensor) -> None:
         assert all(np.allclose(each.result(), plain, atol=1e-6) for each in answers)
         assert all(np.array_equal(each.result().raw, alone) for each in explained)
     assert not any("call" in vars(layer) for layer in model._flatten_layers())
+
+
+def test_results_are_gone_on_with_where_the_weights_are_the_same() -> None:
+    model = small_keras.cnn()
+    first, again = (settings_of(seewhy.Explainer(model)) for _ in range(2))
+    assert not unidentified(first)
+    assert differences(first, again) == []
+    model.set_weights([numbers(each) + 1 for each in model.weights])
+    assert differences(first, settings_of(seewhy.Explainer(model))) == ["weights"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,6 +56,11 @@ class KerasShell(Shell):
                 continue
             weight = partial(self._weight, layer) if is_linear(layer) else None
             self.add(name, type(layer).__name__, Part(order(layer, last=self._takes.last), weight))
+
+    def weights(self) -> Mapping[str, Any]:
+        """Return its variables by their paths."""
+        values = {f"{at} {each.path}": each.value for at, each in enumerate(self.model.weights)}
+        return {name: each if isinstance(each, Tensor) else np.asarray(each) for name, each in values.items()}
 
     def name_of(self, layer: Any) -> str | None:
         """Return the name of one of the model's own layers."""

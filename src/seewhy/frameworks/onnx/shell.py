@@ -74,6 +74,10 @@ class OnnxShell(Shell):
         self._last: _World | None = None
         self._add_parts()
 
+    def weights(self) -> Mapping[str, Any]:
+        """Return the whole graph."""
+        return {"graph": self._graph.model.SerializeToString(deterministic=True)}
+
     def _add_parts(self) -> None:
         """Add a part for each layer, and for each level of their names."""
         names = [".".join(words[:end]) for name in self._layers if (words := name.split(".")) for end in _ends(words)]
