@@ -60,7 +60,7 @@ class KerasShell(Shell):
     def weights(self) -> Mapping[str, Any]:
         """Return its variables by their paths."""
         values = {f"{at} {each.path}": each.value for at, each in enumerate(self.model.weights)}
-        return {name: each if isinstance(each, Tensor) else np.asarray(each) for name, each in values.items()}
+        return {name: each if isinstance(each, Tensor) else np.array(each) for name, each in values.items()}
 
     def name_of(self, layer: Any) -> str | None:
         """Return the name of one of the model's own layers."""
