@@ -1,3 +1,6 @@
+from collections import UserDict
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from torch import nn
 import seewhy
 from seewhy.errors import ImageError
 from seewhy.images import Preprocess
-from seewhy.inputs import chunks, prepare, split
+from seewhy.inputs import _of_torch, chunks, prepare, split
 from seewhy.models import Convolutions, Expected
 
 PREPROCESS = Preprocess(size=(16, 16), resize=(20, 20))
@@ -326,3 +329,24 @@ def test_channels_that_come_last_are_told_where_the_model_fails(batch: tuple[int
         seewhy.explain(make_small_net(), torch.rand((*batch, 24, 40, 3)))
     with pytest.raises(seewhy.RecordingError, match="Check that it takes such an input when called by itself"):
         seewhy.explain(make_small_net(), torch.rand((*batch, 5, 24, 40)))
+
+
+def test_a_class_of_ones_own_stays_what_it_is_where_its_tensors_are_torchs() -> None:
+    class Pair(NamedTuple):
+        image: torch.Tensor
+        other: torch.Tensor
+
+    pair = Pair(torch.rand(3, 4, 4), torch.rand(2))
+    assert _of_torch(pair) is pair
+    batch = UserDict(image=pair.image)
+    assert _of_torch(batch) is batch
+    foreign = _of_torch((pair.image, _Array()))
+    assert isinstance(foreign, tuple)
+    assert torch.equal(foreign[1], torch.arange(3.0))
+
+
+class _Array:
+    """An array of another library."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return np.arange(3, dtype=np.float32)

@@ -92,9 +92,15 @@ def split(images: Any, module: nn.Module, wrt: Any = None) -> tuple[list[Any], b
 def _of_torch(given: Any) -> Any:
     """Return what was given with tensors of other libraries as torch's, also those within lists, tuples and mappings."""
     if isinstance(given, Mapping):
-        return {name: _of_torch(value) for name, value in given.items()}
+        named = {name: _of_torch(value) for name, value in given.items()}
+        return (
+            given if all(value is given[name] for name, value in named.items()) else named
+        )  # a class of one's own stays
     if isinstance(given, list | tuple):
-        return (list if isinstance(given, list) else tuple)(map(_of_torch, given))
+        each = [_of_torch(value) for value in given]
+        if all(value is own for value, own in zip(each, given, strict=True)):
+            return given
+        return each if isinstance(given, list) else tuple(each)
     own = isinstance(given, Tensor | np.ndarray | np.generic | Image.Image)
     if own or not (hasattr(given, "__dlpack__") or hasattr(given, "__array__")):
         return given
