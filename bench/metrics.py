@@ -25,6 +25,7 @@ from seewhy.measures.road import PERCENTILES, road
 MANY = 20
 STEPS = 24  # Quantus wants steps that divide the places of one channel: 8 for each of three
 CONTROLLED = f"{OURS}: measure"
+MEASURED = f"{OURS}: measure, controls=False"
 """What the public call takes, which measures maps that know nothing beside the given ones."""
 
 Run = Callable[[], Any]
@@ -109,7 +110,8 @@ def _ours(judged: Judged, metric: Callable[[Trial], Any]) -> Run:
 def _measured(judged: Judged, name: str) -> dict[str, Run]:
     ask = seewhy.Explainer(judged.subject.loaded)
     maps = {str(number): each.numpy() for number, each in enumerate(judged.maps)}
-    return {CONTROLLED: lambda: seewhy.measure(ask, judged.image[0], maps, name, target=judged.target)}
+    call = partial(seewhy.measure, ask, judged.image[0], maps, name, target=judged.target)
+    return {CONTROLLED: call, MEASURED: partial(call, controls=False)}
 
 
 def _deletion(trial: Trial) -> Tensor:
