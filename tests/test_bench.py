@@ -345,8 +345,9 @@ def test_metrics_are_measured_beside_the_peers_that_have_them(subject, monkeypat
     rows = metrics.metrics(subject, 1).rows
     for what in ("road, 1 map", "road, 2 maps"):
         own = [row for row in rows if row.what == what]
-        assert [row.who for row in own] == ["seewhy", "seewhy: measure", "pytorch-grad-cam"]
-        assert [row.faster is None for row in own] == [True, True, False]
+        ours = ["seewhy", "seewhy: measure", "seewhy: measure, controls=False"]
+        assert [row.who for row in own] == [*ours, "pytorch-grad-cam"]
+        assert [row.faster is None for row in own] == [True, True, True, False]
     assert {"deletion, 2 maps", "insertion and deletion, 2 maps"} < {row.what for row in rows}
 
 
@@ -354,7 +355,8 @@ def test_the_metric_alone_is_what_the_public_call_and_the_peer_say(subject):
     maps = torch.rand((2, 64, 64), generator=torch.Generator().manual_seed(1))
     judged = metrics.Judged(subject, maps, 3)
     alone = metrics.road(judged.trial())[0]
-    [measure] = metrics._measured(judged, "road").values()
+    calls = metrics._measured(judged, "road").values()
     [peer] = metrics._grad_cam(judged).values()
-    np.testing.assert_allclose([row.value for row in measure().rows], alone.numpy(), atol=1e-6)
+    for measure in calls:
+        np.testing.assert_allclose([row.value for row in measure().rows], alone.numpy(), atol=1e-6)
     np.testing.assert_allclose(peer(), alone.numpy(), atol=1e-3)  # each has a noise of its own
