@@ -183,15 +183,15 @@ def _why(word: Word, chance: float, seen: Seen, aspects: Aspects) -> tuple[str, 
     number = _number(seen.unit)
     kept, hidden, _, elsewhere = seen.at(part)
     said = (
-        f"{seen.unit.capitalize()}: {number(seen.whole)} with the whole picture; {number(hidden)} with the {part:.0%} of its "
-        f"area where the map is highest blurred (as much blurred elsewhere: {number(elsewhere)} on average); {number(kept)} with "
-        f"all but that area blurred. Of maps that know nothing, {_share(chance)} do as well.{_cause(word, seen, aspects)}"
+        f"{seen.unit.capitalize()} {number(seen.whole)} with the whole picture. With the map's highest {part:.0%} of the area "
+        f"blurred: {number(hidden)} (as much blurred elsewhere: {number(elsewhere)}). With only that area sharp: {number(kept)}. "
+        f"Shuffled maps that do as well: {_share(chance)} (supported: under {SURELY:.0%}).{_cause(word, seen, aspects)}"
     )
     return said, "" if word == "supported" else _remedy(word, seen, aspects)
 
 
 def _share(chance: float) -> str:
-    return f"{chance:.0%}" if chance >= _TOLD else f"fewer than {_TOLD:.0%}"
+    return f"{chance:.0%}" if chance >= _TOLD else f"under {_TOLD:.0%}"
 
 
 def _cause(word: Word, seen: Seen, aspects: Aspects) -> str:
@@ -227,7 +227,7 @@ def _other(aspects: Aspects) -> str:
         others = "Ask what sets the class apart from the next (target 'A-vs-B'), and compare with other methods"
     else:
         others = "Try method 'auto', or several layers together ('all-stages')"
-    return f"{others}; if no map is supported, none tells where the model looks here."
+    return f"{others}; if none is supported, no map tells what matters here."
 
 
 _MOSTLY = 0.6
