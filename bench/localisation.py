@@ -4,6 +4,8 @@ FOLDER holds photographs with YOLO's `.txt` and `classes.txt`. Each kind of thin
 (bench/coco_classes.py) and the model sees, is asked for: the likeliest of its classes, if that is among the model's first --rank.
 What fills more than half of the model's input is left out, since any map lies on it. Methods run at their own layers with at
 most 200 forwards a map. Beside them stands a blob in the middle, for things that are photographed are mostly there.
+
+One line a thing is written to --results as it is measured; another call goes on, also with other --methods.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from seewhy.measures.statistics import interval
 METRICS = ("pointing-game", "energy-pointing-game")
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 RANK = 10
+FORWARDS = 200
 LARGEST = 0.5
 CENTRE = "centre blob"
 
@@ -53,9 +56,11 @@ def _share(ask: Explainer, picture: Path, edges: Sequence[Edges]) -> float:
     return seewhy.measure(ask, picture, np.ones((8, 8)), METRICS[1], truth=list(edges)).value(METRICS[1])
 
 
-def measured(ask: Explainer, picture: Path, index: int, edges: Sequence[Edges]) -> dict[str, dict[str, float]]:
+def measured(
+    ask: Explainer, picture: Path, index: int, edges: Sequence[Edges], methods: Sequence[str]
+) -> dict[str, dict[str, float]]:
     """Return each method's values by metric, and those of a random map and of a blob in the middle."""
-    made = ask.compare(picture, "all", targets=[index])
+    made = ask.compare(picture, methods, targets=[index], budget=FORWARDS)
     rows = seewhy.measure(ask, picture, list(made), METRICS, truth=list(edges))
     found: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -67,22 +72,29 @@ def measured(ask: Explainer, picture: Path, index: int, edges: Sequence[Edges]) 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the methods with both metrics, highest energy first, and how far each is from the blob in the middle."""
-    names = [name for name in rows[0]["values"] if all(name in row["values"] for row in rows)]
-    values = {
-        name: np.array([[row["values"][name][metric] for metric in METRICS] for row in rows], dtype=np.float64)
-        for name in names
+    things: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for row in rows:
+        things.setdefault((row["photograph"], row["kind"]), {}).update(row["values"])
+    lines = [
+        "| map | things | pointing game | against the centre | energy | against the centre |", "|---|---|---|---|---|---|"
+    ]  # fmt: skip
+    told = {
+        name: _line(name, list(things.values())) for name in {name: None for each in things.values() for name in each}
     }
-    centre = values[CENTRE]
-    lines = ["| map | pointing game | against the centre | energy | against the centre |", "|---|---|---|---|---|"]
-    for name in sorted(names, key=lambda each: -float(np.nanmean(values[each][:, 1]))):
-        cells = [
-            cell
-            for metric in range(len(METRICS))
-            for cell in (f"{np.nanmean(values[name][:, metric]):.3f}", _gap(values[name][:, metric], centre[:, metric]))
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    photographs = len({row["photograph"] for row in rows})
-    return "\n".join([*lines, f"\n{len(rows)} things in {photographs} photographs."])
+    lines += [line for _, line in sorted(told.values(), reverse=True)]
+    photographs = len({photograph for photograph, _ in things})
+    return "\n".join([*lines, f"\n{len(things)} things in {photographs} photographs."])
+
+
+def _line(name: str, things: Sequence[dict[str, dict[str, float]]]) -> tuple[float, str]:
+    """Return a map's energy and its line, over the things that it was made of."""
+    known = [each for each in things if name in each]
+    cells, energy = [], 0.0
+    for metric in METRICS:
+        own, centre = (np.array([each[of][metric] for each in known], dtype=np.float64) for of in (name, CENTRE))
+        energy = float(np.nanmean(own))
+        cells += [f"{energy:.3f}", _gap(own, centre)]
+    return energy, f"| {name} | {len(known)} | " + " | ".join(cells) + " |"
 
 
 def _gap(values: npt.NDArray[np.float64], centre: npt.NDArray[np.float64]) -> str:
@@ -100,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "folder", nargs="?", type=Path, help="photographs with boxes; none: print the table of the results"
     )
     asked.add_argument("--rank", type=int, default=RANK, help=f"of a class among the model's, at most ({RANK})")
+    asked.add_argument("--methods", default="all", help="names, separated by commas (all)")
     asked.add_argument("--results", type=Path, default=Path("build/localisation.jsonl"), help="the file of results")
     given = asked.parse_args(arguments)
     ledger = Ledger(given.results)
@@ -107,17 +120,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ask = seewhy.Explainer("efficientnet_lite0")
         pictures = sorted(path for path in given.folder.iterdir() if path.suffix.casefold() in PICTURES)
         truths = open_truth(given.folder, given.folder, [path.name for path in pictures])
-        done = {(row["photograph"], row["kind"]) for row in ledger.rows}
+        done = {(row["photograph"], row["kind"], row["methods"]) for row in ledger.rows}
         for picture in pictures:
             for kind, index, edges in asked_of(ask, picture, truths, given.rank):
-                if (picture.name, kind) in done:
+                if (picture.name, kind, given.methods) in done:
                     continue
                 try:
-                    values = measured(ask, picture, index, edges)
+                    values = measured(ask, picture, index, edges, given.methods.split(","))
                 except SeewhyError as error:
                     print(f"{kind} in {picture.name} is left out: {error}", flush=True)
                     continue
-                ledger.add({"photograph": picture.name, "kind": kind, "class": index, "values": values})
+                thing = {"photograph": picture.name, "kind": kind, "class": index, "methods": given.methods}
+                ledger.add({**thing, "values": values})
     print(table(ledger.rows))
 
 
