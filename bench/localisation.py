@@ -21,13 +21,13 @@ import numpy.typing as npt
 import seewhy
 from bench.coco_classes import imagenet_of
 from bench.ledger import Ledger
+from seewhy.datasets.pictures import ENDINGS
 from seewhy.datasets.truth import Truths, open_truth
 from seewhy.errors import SeewhyError
 from seewhy.explainer import Explainer
 from seewhy.measures.statistics import interval
 
 METRICS = ("pointing-game", "energy-pointing-game")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 RANK = 10
 FORWARDS = 200
 LARGEST = 0.5
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ledger = Ledger(given.results)
     if given.folder is not None:
         ask = seewhy.Explainer("efficientnet_lite0")
-        pictures = sorted(path for path in given.folder.iterdir() if path.suffix.casefold() in PICTURES)
+        pictures = sorted(path for path in given.folder.iterdir() if path.suffix.casefold() in ENDINGS)
         truths = open_truth(given.folder, given.folder, [path.name for path in pictures])
         done = {(row["photograph"], row["kind"], row["methods"]) for row in ledger.rows}
         for picture in pictures:

@@ -25,8 +25,8 @@ from seewhy.measures.road import PERCENTILES, road
 MANY = 20
 STEPS = 24  # Quantus wants steps that divide the places of one channel: 8 for each of three
 CONTROLLED = f"{OURS}: measure"
+"""The public call, which measures maps that know nothing beside the given ones."""
 MEASURED = f"{OURS}: measure, controls=False"
-"""What the public call takes, which measures maps that know nothing beside the given ones."""
 
 Run = Callable[[], Any]
 

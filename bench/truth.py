@@ -22,6 +22,7 @@ from torch import Tensor
 
 import seewhy
 from bench.ledger import Ledger
+from seewhy.datasets.pictures import ENDINGS
 from seewhy.errors import MethodError, SeewhyError
 from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation
@@ -61,7 +62,6 @@ WHOLE = (
 DEAR = ("occlusion", "score-cam", "ablation-cam", "rise")
 """Only with --dear: hundreds of runs a map."""
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 SURELY = 2.5  # standard errors below the best single map, after which another is out of the race
 
@@ -198,7 +198,7 @@ def _t(result: dict[str, Any], name: str) -> float:
 
 
 def _photographs(folders: Sequence[Path]) -> list[Path]:
-    found = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.casefold() in PICTURES]
+    found = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.casefold() in ENDINGS]
     order: npt.NDArray[np.int64] = np.random.default_rng(0).permutation(len(found))
     return [found[at] for at in order]
 

@@ -12,6 +12,9 @@ from scipy import stats
 
 Word = Literal["supported", "weak", "no better than chance"]
 
+TEST = "test of this map, not of the answer"
+"""What stands before a verdict."""
+
 BY_CHANCE = 0.05
 """The chance of a map that knows nothing to do as well: below it a map is better than chance."""
 

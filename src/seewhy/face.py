@@ -79,8 +79,8 @@ def explain(
             of these gives a map each. None: the only image among them.
         verify: put the map to the test: hide its brightest places, or all others, and see what the model says then, beside the
             map with its places shuffled. That takes 37 further runs of the model; what it found is `Explanation.evidence`, in a
-            word "supported", "weak" or "no better than chance". "cheap": for up to 4 maps of
-            an image, where it takes at most 20 seconds an image.
+            word "supported", "weak" or "no better than chance". "cheap": for up to 4 maps of an
+            image, where it takes at most 20 seconds an image.
         weights, preprocess, labels, device, batch_size, output, multi_label, seed, progress: see :class:`seewhy.Explainer`.
         options: the method's own, such as `samples=25`.
 

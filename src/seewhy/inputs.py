@@ -93,14 +93,12 @@ def _of_torch(given: Any) -> Any:
     """Return what was given with tensors of other libraries as torch's, also those within lists, tuples and mappings."""
     if isinstance(given, Mapping):
         named = {name: _of_torch(value) for name, value in given.items()}
-        return (
-            given if all(value is given[name] for name, value in named.items()) else named
-        )  # a class of one's own stays
+        is_same = all(value is given[name] for name, value in named.items())  # then a class of one's own stays
+        return given if is_same else named
     if isinstance(given, list | tuple):
         each = [_of_torch(value) for value in given]
-        if all(value is own for value, own in zip(each, given, strict=True)):
-            return given
-        return each if isinstance(given, list) else tuple(each)
+        is_same = all(value is own for value, own in zip(each, given, strict=True))
+        return given if is_same else each if isinstance(given, list) else tuple(each)
     own = isinstance(given, Tensor | np.ndarray | np.generic | Image.Image)
     if own or not (hasattr(given, "__dlpack__") or hasattr(given, "__array__")):
         return given

@@ -291,7 +291,7 @@ def methods(as_json: word.Json = False) -> None:
     """List the methods: what each does, what it costs, and where it comes from."""
     from seewhy.maps import methods as all_methods
 
-    say.rows(all_methods(), as_json=as_json)
+    say.rows(all_methods(), machine=as_json)
 
 
 @app.command()
@@ -299,7 +299,7 @@ def metrics(as_json: word.Json = False) -> None:
     """List the metrics: what each tells of a map, what it costs, and where it comes from."""
     from seewhy.measures import metrics as all_metrics
 
-    say.rows(all_metrics(), as_json=as_json)
+    say.rows(all_metrics(), machine=as_json)
 
 
 @app.command()

@@ -38,12 +38,11 @@ def as_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def rows(found: Table[Any], *, as_json: bool) -> None:
-    """Print all rows, as a table or as JSON."""
+def rows(found: Table[Any], *, machine: bool) -> None:
+    """Print all rows, as a table or, for a machine, as JSON."""
     head, body = found.columns()
-    if as_json:
-        content: Any = [dict(zip(head, row, strict=True)) for row in body]
-        sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    if machine:
+        as_json([dict(zip(head, row, strict=True)) for row in body])
     else:
         table(head, body)
 
@@ -107,8 +106,10 @@ def about(explanation: Explanation) -> None:
     for finding in explanation.diagnosis:
         console.print(f"! {finding}", style="bold yellow", markup=False, highlight=False)
     if (evidence := explanation.evidence) is not None:
+        from seewhy.evidence import TEST
+
         style = "green" if evidence.word == "supported" else "bold yellow"
-        told = f"test of this map, not of the answer ({evidence.forwards} further runs): {evidence}"
+        told = f"{TEST} ({evidence.forwards} further runs): {evidence}"
         console.print(told, style=style, markup=False, highlight=False)
     for name, value in explanation.reported.items():
         console.print(f"{name}: {value:.4g}", style="dim", markup=False, highlight=False)

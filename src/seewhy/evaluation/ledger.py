@@ -85,8 +85,8 @@ class Ledger:
         if found and (unknown := unidentified(settings)):
             raise MetricError(
                 f"'{path}' cannot be gone on with: of {', '.join(unknown)} nobody can tell whether they are what they were. "
-                "Functions as models, lambdas, and objects without a repr() of "
-                "their own are such. Give another folder, or begin anew with restart=True (--restart), which overwrites it."
+                "Functions as models, lambdas, and objects without a repr() of their own are such. Give another folder, or begin "
+                "anew with restart=True (--restart), which overwrites it."
             )
         _drop_rest(path)
         self.finished = {each.picture: each for each in found}

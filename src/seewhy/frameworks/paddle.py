@@ -47,10 +47,6 @@ class PaddleShell(Shell):
         """Return the model's own weights, by its own names."""
         return {name: _tensor(values) for name, values in self.model.state_dict().items()}
 
-    def weights(self) -> Mapping[str, Any]:
-        """Return its state."""
-        return self.state_dict()
-
     def load_state_dict(self, state_dict: Mapping[str, Tensor], *_args: Any, **_kwargs: Any) -> Any:
         """Copy weights into the model."""
         with paddle.no_grad():

@@ -124,7 +124,7 @@ class Shell(nn.Module):
 
     def weights(self) -> Mapping[str, Any]:
         """Return tensors, arrays or bytes by name that differ where what the model says does; nothing where none are known."""
-        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return self.state_dict() if self.has_state else {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
     @property
     def words(self) -> str:

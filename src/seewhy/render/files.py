@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from seewhy.errors import RenderError
-from seewhy.evidence import Evidence
+from seewhy.evidence import TEST, Evidence
 from seewhy.explanation import Explanation, Prediction
 from seewhy.render.figures import figure
 from seewhy.render.overlay import overlay
@@ -149,7 +149,7 @@ def html_fragment(explanation: Explanation, **style: Any) -> str:
     told = [("target", explanation.target), ("method", explanation.method), ("layers", ", ".join(explanation.layers))]
     told += [("layout", explanation.layout), ("cost", str(explanation.cost))]
     told += [(name, f"{value:.4g}") for name, value in explanation.reported.items()]
-    told += [] if explanation.evidence is None else [("test of this map, not of the answer", str(explanation.evidence))]
+    told += [] if explanation.evidence is None else [(TEST, str(explanation.evidence))]
     told += [("attention", str(finding)) for finding in explanation.diagnosis]
     told += [("note", note) for note in explanation.notes]
     facts = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in told)

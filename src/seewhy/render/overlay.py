@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
 from seewhy.errors import RenderError
+from seewhy.evidence import TEST
 from seewhy.explanation import Explanation
 from seewhy.images import picture_of
 from seewhy.images.display import Channels
@@ -29,9 +30,6 @@ _LEGEND_LETTERS = 24  # a legend is at least as wide as this many heights of its
 _MOST_BOXES, _LEAST_SURE = 20, 0.3  # of a detector, the most confident
 RGB = 3
 """Channels of an ordinary picture: of more, those that mattered most are named."""
-
-CHECKED = "test of this map, not of the answer: "
-"""Before the word for how true the map was found to be."""
 
 _NAMED = 4  # that many of them
 _PICTURE_NOTE = "picture: "
@@ -129,7 +127,7 @@ def caption(explanation: Explanation) -> list[str]:
     if not explanation.seen.all():
         lines.append("grey, hatched: cropped away, never seen by the model")
     if explanation.evidence is not None:
-        lines += [f"{CHECKED}{explanation.evidence.verdict}", explanation.evidence.reason]
+        lines += [f"{TEST}: {explanation.evidence.verdict}", explanation.evidence.reason]
     return lines
 
 
