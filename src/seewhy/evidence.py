@@ -15,10 +15,11 @@ Word = Literal["supported", "weak", "no better than chance"]
 TEST = "test of this map, not of the answer"
 """What stands before a verdict."""
 
-BY_CHANCE = 0.05
-"""The chance of a map that knows nothing to do as well: below it a map is better than chance."""
+BY_CHANCE = 0.025
+"""The chance of a map that knows nothing to do as well: below it a map is better than chance. The upper end of the usual 95 %
+interval; at 0.05 every twentieth map that knows nothing would pass, and this is the most that may."""
 
-SURELY = 0.04
+SURELY = 0.02
 """The chance below which it is supported."""
 
 _SPREAD, _WEIGHT = 0.35, 10
@@ -36,6 +37,9 @@ _FAR = 4
 
 _TOLD = 0.01
 """The least chance that is told as a number."""
+
+_CLOSE = 0.1
+"""The chance below which it is told more exactly, since the limits lie there."""
 
 _LEAST = 0.1
 """The least part of the answer that a score is a part of."""
@@ -194,7 +198,9 @@ def _why(word: Word, chance: float, seen: Seen, aspects: Aspects) -> tuple[str, 
 
 
 def _share(chance: float) -> str:
-    return f"{chance:.0%}" if chance >= _TOLD else f"under {_TOLD:.0%}"
+    if chance < _TOLD:
+        return f"under {_TOLD:.0%}"
+    return f"{chance:.1%}" if chance < _CLOSE else f"{chance:.0%}"
 
 
 def _cause(word: Word, seen: Seen, aspects: Aspects) -> str:
