@@ -80,7 +80,7 @@ def test_the_score_is_zero_by_chance_and_one_where_all_hangs_on_the_map() -> Non
     assert best.score == pytest.approx(1)
     assert best.word == "supported"
     assert not best.remedy
-    assert "Shuffled maps that do as well: under 1% (supported: under 2%)" in best.reason
+    assert "Chance that a shuffled map does as well: under 1% (supported: under 2%)" in best.reason
 
 
 def test_the_chance_is_that_of_students_t_with_the_usual_spread_mixed_in() -> None:
@@ -110,7 +110,51 @@ def test_reasons_name_their_cause() -> None:
     assert "lost whatever is hidden" in judged(lost, PLAIN).reason
     sure = replace(poor, hidden=np.full(len(PARTS), 0.9), control_hidden=np.full((SHUFFLES, 2), 0.9))
     assert "stays sure" in judged(sure, PLAIN).reason
-    assert "A-vs-B" in judged(sure, PLAIN).remedy
+    asked = judged(sure, replace(PLAIN, rival="cat-vs-dog"))
+    assert asked.remedy == "Ask what sets the class apart from the next: target 'cat-vs-dog', method 'auto'."
+
+
+def test_remedies_name_what_was_not_tried() -> None:
+    poor = _seen(0.2, 0.6, SPREAD)
+    end = "; if none is supported, no map tells what matters here."
+    said = {
+        ("", True): "Try method 'auto'",
+        ("cat-vs-dog", True): "Try method 'auto', also with target 'cat-vs-dog'",
+        (
+            "cat-vs-dog",
+            False,
+        ): "Ask what sets the class apart from the next (target 'cat-vs-dog'), and try other methods",
+        ("", False): "Try other methods",
+    }
+    for (rival, can_auto), words in said.items():
+        found = judged(poor, replace(PLAIN, rival=rival, can_auto=can_auto))
+        assert found.remedy == f"Do not rely on this map. {words}{end}"
+
+
+def test_scores_that_nothing_changes_support_no_map() -> None:
+    controls = np.repeat(np.asarray(SPREAD)[:, None], len(CONTROL_PARTS), 1)
+    flat, still = np.full(len(PARTS), 1.0), np.full_like(controls, 5.0)
+    seen = Seen(
+        PARTS, 5.02 * flat, 4.98 * flat, CONTROL_PARTS, still + 0.002 * controls, still, 5.02, 5.0, "score", FORWARDS
+    )
+    assert judged(seen, PLAIN).word == "supported"  # a score of unknown unit: it may be small by nature
+    assert judged(replace(seen, least=1.0), PLAIN).word == "no better than chance"
+    assert "decides between the two" in judged(replace(seen, least=1.0), PLAIN).reason
+    moved = {"control_kept": 100 + 2 * controls, "control_hidden": np.full_like(controls, 100.0)}
+    whole = replace(seen, kept=105 * flat, hidden=95 * flat, whole=105.0, blank=98.0, least=1.0, **moved)
+    assert judged(whole, PLAIN).word == "supported"
+
+
+def test_the_rival_is_the_likeliest_other_class_and_only_classes_have_one(ask: seewhy.Explainer) -> None:
+    image = torch.randn((3, 32, 32), generator=torch.Generator().manual_seed(9))
+    for method in ("grad-cam", "auto"):
+        why = ask(image, 2, method, verify=True)
+        other = next(each.index for each in why.prediction if each.index != 2)
+        assert why.evidence is not None
+        assert (f"target '2-vs-{other}'" in why.evidence.remedy) == (why.evidence.word != "supported")
+    contrast = ask(image, "2-vs-1", "grad-cam", verify=True).evidence
+    assert contrast is not None
+    assert "-vs-" not in contrast.remedy
 
 
 def test_a_flat_map_is_never_better_than_chance() -> None:
@@ -240,5 +284,5 @@ def test_what_is_weak_says_why() -> None:
     lucky = [judged(_seen(0.45 + step, 0.45 - step, SPREAD), PLAIN) for step in np.linspace(0, 0.3, 300)]
     [nearly, *_] = [each for each in lucky if each.word == "weak"]
     assert 0.02 <= nearly.chance < 0.025
-    assert f"Shuffled maps that do as well: {nearly.chance:.1%} (supported: under 2%)" in nearly.reason
+    assert f"Chance that a shuffled map does as well: {nearly.chance:.1%} (supported: under 2%)" in nearly.reason
     assert "hint" in nearly.remedy

@@ -97,7 +97,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one map; attributes as in :class:`Evidence`."""
+    """What was seen of one map; attributes as in :class:`Evidence`, and `least`: the smallest change of a score that counts."""
 
     parts: tuple[float, ...]
     kept: npt.NDArray[np.float64]
@@ -109,17 +109,21 @@ class Seen:
     blank: float
     unit: Literal["probability", "score"]
     forwards: int
+    least: float = 0.0
 
     @property
     def scale(self) -> float:
         """What there is to lose: the answer's probability, or how far scores get from that of an empty input."""
-        if self.unit == "probability":
-            return self.whole
+        return self.whole if self.unit == "probability" else max(self.reach, self.least)
+
+    @property
+    def reach(self) -> float:
+        """How far scores get from that of an empty input."""
         others = np.concatenate([self.control_kept.flatten(), self.control_hidden.flatten(), [self.whole]])
         return float(np.abs(others - self.blank).max())
 
     def at(self, part: float) -> tuple[float, float, float, float]:
-        """Return at a control part: what was said of the map's part, kept and hidden, and of others' on average."""
+        """Return at a control part: what was said of the map's part, kept and hidden, and of others', on average."""
         mine, theirs = self.parts.index(part), self.control_parts.index(part)
         others = (float(self.control_kept[:, theirs].mean()), float(self.control_hidden[:, theirs].mean()))
         return float(self.kept[mine]), float(self.hidden[mine]), *others
@@ -134,12 +138,16 @@ class Aspects:
         flat: the map is the same everywhere.
         edge: the part of the brightest places that lies on the border of the input.
         method: its name.
+        rival: the target that sets the class apart from the next; empty where there is none, or that was asked.
+        can_auto: whether the method "auto" can be tried, and was not.
     """
 
     class_blind: bool
     flat: bool
     edge: float
     method: str
+    rival: str = ""
+    can_auto: bool = True
 
 
 def judged(seen: Seen, aspects: Aspects) -> Evidence:
@@ -188,11 +196,12 @@ def _why(word: Word, chance: float, seen: Seen, aspects: Aspects) -> tuple[str, 
     """Return the reason and what to do next."""
     part = seen.control_parts[-1]
     number = _number(seen.unit)
-    kept, hidden, _, elsewhere = seen.at(part)
+    kept, hidden, others_kept, others_hidden = map(number, seen.at(part))
     said = (
         f"{seen.unit.capitalize()} {number(seen.whole)} with the whole picture. With the map's highest {part:.0%} of the area "
-        f"blurred: {number(hidden)} (as much blurred elsewhere: {number(elsewhere)}). With only that area sharp: {number(kept)}. "
-        f"Shuffled maps that do as well: {_share(chance)} (supported: under {SURELY:.0%}).{_cause(word, seen, aspects)}"
+        f"blurred: {hidden} (as much blurred elsewhere: {others_hidden}). With only that area sharp: {kept} (as much sharp "
+        f"elsewhere: {others_kept}). Chance that a shuffled map does as well: {_share(chance)} (supported: under {SURELY:.0%})."
+        f"{_cause(word, seen, aspects)}"
     )
     return said, "" if word == "supported" else _remedy(word, seen, aspects)
 
@@ -211,6 +220,8 @@ def _cause(word: Word, seen: Seen, aspects: Aspects) -> str:
         return " The map is the same everywhere."
     if _is_settled(seen):
         return " The model says the same of an empty picture, so the test cannot tell what in this one matters."
+    if _is_unmoved(seen):
+        return " Whatever is hidden, the score hardly changes: nothing in the picture decides between the two."
     if _is_saturated(seen):
         return " The model stays sure whatever part is hidden: it needs little of the picture, and finds it in many places."
     if _is_fragile(seen):
@@ -223,8 +234,9 @@ def _cause(word: Word, seen: Seen, aspects: Aspects) -> str:
 
 
 def _remedy(word: Word, seen: Seen, aspects: Aspects) -> str:
-    if _is_settled(seen) or _is_saturated(seen):
-        return "Ask what sets the class apart from the next (target 'A-vs-B')." if not aspects.flat else _other(aspects)
+    if aspects.rival and (_is_settled(seen) or _is_saturated(seen)) and not aspects.flat:
+        method = ", method 'auto'" if aspects.can_auto else ""
+        return f"Ask what sets the class apart from the next: target '{aspects.rival}'{method}."
     if _is_fragile(seen) and seen.whole < UNSURE:
         return "Do not rely on this map. The model is not sure of its answer: try a clearer or closer picture first."
     begin = "Take it as a hint only." if word == "weak" else "Do not rely on this map."
@@ -232,11 +244,13 @@ def _remedy(word: Word, seen: Seen, aspects: Aspects) -> str:
 
 
 def _other(aspects: Aspects) -> str:
-    if aspects.method == "auto":
-        others = "Ask what sets the class apart from the next (target 'A-vs-B'), and compare with other methods"
+    if aspects.can_auto:
+        tries = "Try method 'auto'" + (f", also with target '{aspects.rival}'" if aspects.rival else "")
+    elif aspects.rival:
+        tries = f"Ask what sets the class apart from the next (target '{aspects.rival}'), and try other methods"
     else:
-        others = "Try method 'auto', or several layers together ('all-stages')"
-    return f"{others}; if none is supported, no map tells what matters here."
+        tries = "Try other methods"
+    return f"{tries}; if none is supported, no map tells what matters here."
 
 
 _MOSTLY = 0.6
@@ -244,6 +258,10 @@ _MOSTLY = 0.6
 
 def _is_settled(seen: Seen) -> bool:
     return seen.unit == "probability" and seen.blank > SATURATED * seen.whole
+
+
+def _is_unmoved(seen: Seen) -> bool:
+    return seen.unit == "score" and seen.reach < seen.least
 
 
 def _is_fragile(seen: Seen) -> bool:

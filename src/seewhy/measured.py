@@ -60,6 +60,7 @@ class Measured:
         curves: `(image, point)` of the map, of "random" and of the "centre", where the value is the area under a curve over
             0..1; the mean over the fills.
         origin: how the map was made, where that is known.
+        flat: whether the map is the same everywhere, on some image: its places then have no order but a drawn one.
     """
 
     metric: str
@@ -72,6 +73,7 @@ class Measured:
     fills: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     curves: Mapping[Literal["map", "random", "centre"], npt.NDArray[np.float64]] = field(default_factory=dict)
     origin: Origin | None = None
+    flat: bool = False
 
     @property
     def value(self) -> float:
@@ -80,8 +82,8 @@ class Measured:
 
     @property
     def beats_random(self) -> bool:
-        """Whether the mean is better than that of random maps, over the images where both have a value."""
-        return self._gain(*paired_means(self.values, self.random)) > 0
+        """Whether the mean is better than that of random maps, over the images where both have a value; never of a flat map."""
+        return not self.flat and self._gain(*paired_means(self.values, self.random)) > 0
 
     @property
     def disagree(self) -> bool:
@@ -129,8 +131,9 @@ def _line(row: Measured) -> tuple[str, ...]:
     values = (row.value, known_mean(row.random), known_mean(row.centre))
     number, random, centre = (f"{each:.3f}" if np.isfinite(each) else "-" for each in values)
     by_fill = ", ".join(f"{fill} {value:.3f} against {random:.3f}" for fill, (value, random) in row.fills.items())
-    note = f"fills disagree: {by_fill}" if row.disagree else ""
-    return (row.metric, row.better, row.map, number, between, random, centre, note)
+    notes = ["the map is the same everywhere: its places have no order"] if row.flat else []
+    notes += [f"fills disagree: {by_fill}"] if row.disagree else []
+    return (row.metric, row.better, row.map, number, between, random, centre, "; ".join(notes))
 
 
 def paired_means(values: npt.NDArray[np.float64], random: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -112,6 +112,7 @@ class _Bench:
         samples, space = recorded.samples, tuple(recordings.images.shape[2:])
         question = recordings.questions[0]
         maps = given.on_inputs([sample.geometry for sample in samples])
+        given.check_pictures(samples)
         seed = recordings.conditions.seed
         others = torch.stack(
             [
@@ -127,6 +128,7 @@ class _Bench:
             return Trial.of(recordings, question, recorded.chances, judged, **more)
 
         self._names = given.names
+        self._flat = (maps.flatten(2) == maps.flatten(2)[..., :1]).all(2)
         self._origins = given.origins or (None,) * len(given.names)
         self._given = trial(maps, given.totals)
         self._beside = trial(torch.cat([maps, others], 1), torch.cat([given.totals, others.flatten(2).sum(2)], 1))
@@ -182,6 +184,7 @@ class _Bench:
                 fills=dict(zip(labels, _pairs(found[:, :, index], random[:, :, 0]), strict=True)) if labels else {},
                 curves={} if curves is None else _curves(curves, index, number),
                 origin=self._origins[index],
+                flat=bool(self._flat[:, index].any()),
             )
             for index, name in enumerate(self._names)
         ]

@@ -16,8 +16,8 @@ from seewhy.comparison import Comparison
 from seewhy.errors import MetricError
 from seewhy.explainer import Explainer
 from seewhy.explanation import Explanation
-from seewhy.images import Geometry
-from seewhy.inputs import split
+from seewhy.images import Geometry, size_words
+from seewhy.inputs import Sample, split
 from seewhy.measured import Origin
 from seewhy.measures.placing import on_input
 from seewhy.targets import ClassTarget, LogOddsTarget, SimilarContrastTarget, Target
@@ -41,6 +41,7 @@ class Presented:
         origins: how each map was made; None for arrays.
         skipped: methods that this model does not allow, and why.
         seen: the layers that each of these is of.
+        explanations: for each image those that were handed over; None for arrays.
     """
 
     names: tuple[str, ...]
@@ -52,12 +53,13 @@ class Presented:
     origins: tuple[Origin | None, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     seen: tuple[tuple[str, ...], ...] = ()
+    explanations: tuple[tuple[Explanation | None, ...], ...] = ()
 
     def on_inputs(self, geometries: Sequence[Geometry]) -> Float[Tensor, "batch map *space"]:
         """Return the maps at the resolution of the model's inputs.
 
         Raises:
-            MetricError: another number of images.
+            MetricError: another number of images, or maps that do not fit them.
         """
         if len(geometries) != len(self.maps):
             raise MetricError(
@@ -69,6 +71,17 @@ class Presented:
                 for own, geometry in zip(self.maps, geometries, strict=True)
             ]
         )
+
+    def check_pictures(self, samples: Sequence[Sample]) -> None:
+        """Refuse explanations of other pictures.
+
+        Raises:
+            MetricError: one is.
+        """
+        for given, sample in zip(self.explanations, samples, strict=False):  # of maps made by name there are none
+            for why in given:
+                if why is not None:
+                    _check_picture(why, sample)
 
     @property
     def totals(self) -> Float[Tensor, "batch map"]:
@@ -96,7 +109,9 @@ def present(ask: Explainer, image: Any, maps: Any, target: Any, layers: Any, how
     about = [_question(own) for own in found]
     known = target is None and all(question is not None for question in about)
     asked = (about if several else about[0]) if known else target
-    return Presented(names, tuple(tuple(raw for _, raw, _ in own) for own in found), asked, origins=_origins(found))
+    raws = tuple(tuple(raw for _, raw, _ in own) for own in found)
+    explained = tuple(tuple(why for _, _, why in own) for own in found)
+    return Presented(names, raws, asked, origins=_origins(found), explanations=explained)
 
 
 def _question(maps: Sequence[_Given]) -> Target | None:
@@ -159,25 +174,56 @@ def _of_one(maps: Any) -> list[_Given]:
     if isinstance(maps, Explanation):
         maps = [maps]
     if isinstance(maps, Mapping):
-        return [(str(name), (_array(values), None), None) for name, values in maps.items()]
+        return [(str(name), (_array(values, f"The map '{name}'"), None), None) for name, values in maps.items()]
     if isinstance(maps, list | tuple) and maps and all(isinstance(each, Explanation) for each in maps):
         return [(name, (each.raw, each.geometry), each) for name, each in zip(names_of(maps), maps, strict=True)]
-    return [("map", (_array(maps), None), None)]
+    return [("map", (_array(maps, "The map"), None), None)]
 
 
-def _array(values: Any) -> npt.NDArray[np.float32]:
+def _array(values: Any, name: str) -> npt.NDArray[np.float32]:
     found = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if found.dtype.kind not in "fiub" or not 1 <= found.ndim <= 3:
         raise MetricError(
             f"A {type(values).__name__} of shape {found.shape} is no map. Give an Explanation, several, names of methods, or "
             "arrays of numbers with one entry a place."
         )
+    if missing := int((~np.isfinite(found)).sum()):
+        raise MetricError(
+            f"{name} holds {missing} values of {found.size} that are no numbers (NaN or infinite): such places have no order. "
+            "Put numbers there, such as the map's least value."
+        )
     return found.astype(np.float32)
+
+
+def _check_picture(why: Explanation, sample: Sample) -> None:
+    shapes = (why.geometry.original_shape, sample.geometry.original_shape)
+    own, given = (why.image, sample.image) if why.input is None else (why.input, sample.values)
+    is_other = shapes[0] != shapes[1]
+    if not is_other and own is not None and given is not None:
+        gap = float(np.abs(own.astype(np.float32) - given).mean()) if own.shape == given.shape else np.inf
+        is_other = gap > _SAME * float(given.std())
+    if is_other:
+        raise MetricError(
+            f"The explanation of '{why.name}' ({size_words(shapes[0])}) is measured on another picture, '{sample.name}' "
+            f"({size_words(shapes[1])}). Give each picture its own explanation."
+        )
+
+
+_SAME = 0.25
+"""Of a picture's standard deviation: by how much two readings of it may differ on average."""
 
 
 def _on_input(raw: Raw, geometry: Geometry) -> npt.NDArray[np.float32]:
     """Return one map at the resolution of the model's input, linearly."""
     values, covers = raw
     if values.ndim != len(geometry.axes):
-        raise MetricError(f"A map of shape {values.shape} does not fit an input of {len(geometry.axes)} spatial axes.")
+        raise MetricError(
+            f"A map of shape {values.shape} does not fit an input of {len(geometry.axes)} spatial axes. A map has one axis for "
+            "each of these, and none for channels or a batch: take one of those (values[0]), or their sum."
+        )
+    shape = geometry.original_shape
+    if covers is None and values.shape != shape and values.shape == shape[::-1]:
+        raise MetricError(
+            f"A map of shape {values.shape} lies on its side: the picture's is {shape}. Give its transpose (values.T)."
+        )
     return on_input(values, covers, geometry)

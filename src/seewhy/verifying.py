@@ -20,7 +20,7 @@ from seewhy.measures.controls import shuffled
 from seewhy.measures.cut import Cut
 from seewhy.measures.placing import on_input
 from seewhy.recorder import Budget, Recordings
-from seewhy.targets import Chances, ProbabilityTarget, Question
+from seewhy.targets import Chances, ClassTarget, ContrastTarget, LogOddsTarget, ProbabilityTarget, Question, class_name
 
 PARTS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 """Which parts of the input, the brightest first, are kept and hidden."""
@@ -32,6 +32,13 @@ SHUFFLES = 6
 """Shuffled maps for each map."""
 
 FILL = Held("blur")
+
+ODDS = 1.0
+"""The least difference of two classes' scores, which are logarithms of odds, that counts: where no part of the input changes them
+by that much, nothing of it decides between the two."""
+
+AUTO = "auto"
+"""The method that a remedy names."""
 
 FORWARDS = 2 * len(PARTS) + 2 * SHUFFLES * len(CONTROL_PARTS) + 1
 """Runs of the model a map: the parts, kept and hidden, the same of shuffled maps, and nothing at all."""
@@ -119,8 +126,10 @@ def _evidence(
                 blank=float(blank[row]),
                 unit="probability" if isinstance(own.likely[row], ProbabilityTarget) else "score",
                 forwards=FORWARDS,
+                least=ODDS if isinstance(own.likely[row], ContrastTarget) and not chances.ready else 0.0,
             )
-            yield (row, number), judged(seen, _aspects(each[number], maps[row, place]))
+            is_differentiable = recordings.engine.differentiable
+            yield (row, number), judged(seen, _aspects(each[number], maps[row, place], is_differentiable))
 
 
 def _said(trial: Trial, parts: tuple[float, ...], keeps: bool) -> np.ndarray:
@@ -140,7 +149,29 @@ def _shuffles(explanation: Explanation, sample: Sample, recordings: Recordings) 
     return torch.stack([_placed(explanation, one, sample) for one in each])
 
 
-def _aspects(explanation: Explanation, values: Tensor) -> Aspects:
+def _aspects(explanation: Explanation, values: Tensor, is_differentiable: bool) -> Aspects:
     flat = any(finding.code in ("flat", "zero-gradient", "non-finite") for finding in explanation.diagnosis)
-    blind = not find_method(explanation.method).class_specific
-    return Aspects(blind, flat, edge_share(values.numpy()), explanation.method)
+    return Aspects(
+        class_blind=not find_method(explanation.method).class_specific,
+        flat=flat,
+        edge=edge_share(values.numpy()),
+        method=explanation.method,
+        rival=_rival(explanation),
+        can_auto=is_differentiable and explanation.method != AUTO,
+    )
+
+
+def _rival(explanation: Explanation) -> str:
+    """Return the target that sets the class apart from the likeliest other one; empty where it is about no class of several."""
+    if not isinstance(explanation.asked, ClassTarget | LogOddsTarget):
+        return ""
+    index = explanation.asked.index
+    other = next((each for each in explanation.prediction if each.index != index), None)
+    if other is None or other.means != "probability":
+        return ""
+    return f"{_named(index, explanation.target)}-vs-{_named(other.index, other.name)}"
+
+
+def _named(index: int, name: str) -> str:
+    """Return how a class is called in a target."""
+    return str(index) if name == class_name(index, None) or "vs" in name.casefold().split() else name

@@ -241,12 +241,34 @@ def test_every_metric_measures_methods_of_several_pictures(name: str, batch: Ten
             {"maps": {"mine": np.ones((3, 24, 40))}},
             r"A map of shape \(3, 24, 40\) does not fit an input of 2 spatial axes",
         ),
+        ({"maps": {"mine": np.ones((40, 24))}}, r"of shape \(40, 24\) lies on its side: the picture's is \(24, 40\)"),
+        ({"maps": {"mine": np.full((24, 40), np.nan)}}, "'mine' holds 960 values of 960 that are no numbers"),
+        ({"metrics": "iou", "truth": (0.1, 0.1, 0.5, 0.6)}, "is in parts of the picture.* 40 wide and 24 high"),
     ],
 )
 def test_what_does_not_fit_is_told(more: dict[str, object], words: str, batch: Tensor) -> None:
     given = {"maps": {"mine": np.ones((24, 40))}, "metrics": "sparseness", **more}
-    with pytest.raises(seewhy.MetricError, match=words):
+    with pytest.raises((seewhy.MetricError, seewhy.TargetError), match=words):
         seewhy.measure(make_small_net(), batch[0], **given)
+
+
+def test_explanations_of_other_pictures_are_refused(batch: Tensor) -> None:
+    ask = seewhy.Explainer(make_small_net())
+    why = ask(batch[0])
+    assert len(seewhy.measure(ask, batch[0] * 1.01, why, "sparseness")) == 1  # much the same picture, read otherwise
+    with pytest.raises(seewhy.MetricError, match="is measured on another picture"):
+        seewhy.measure(ask, batch[1], why, "sparseness")
+    with pytest.raises(seewhy.MetricError, match=r"\(40 x 24\) is measured on another picture, '.*' \(40 x 20\)"):
+        seewhy.measure(ask, batch[0, :, :20], why, "sparseness")
+
+
+def test_a_map_that_is_the_same_everywhere_beats_nothing(batch: Tensor) -> None:
+    maps = {"flat": np.ones((24, 40)), "other": np.arange(960.0).reshape(24, 40)}
+    found = seewhy.measure(make_small_net(), batch[0], maps, ["deletion", "insertion"], steps=4)
+    for row in found:
+        assert row.flat == (row.map == "flat")
+        assert not (row.flat and row.beats_random)
+    assert "the map is the same everywhere: its places have no order" in found.columns()[1][0][-1]
 
 
 def test_lists_that_do_not_fit_each_other_are_told(batch: Tensor) -> None:

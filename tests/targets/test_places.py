@@ -305,7 +305,7 @@ def test_a_region_that_was_cropped_in_part_says_so() -> None:
         ("zebra", "No class is called 'zebra'"),
         (4, "class 4; this model has 4 classes"),
         (seewhy.Region(np.zeros((8, 12), bool)), "mask is empty.*Mark the pixels"),
-        (seewhy.Region(np.ones((12, 8), bool)), "mask is 12 x 8 pixels, and the picture 8 x 12"),
+        (seewhy.Region(np.ones((12, 8), bool)), "mask is 8 x 12 pixels, and the picture 12 x 8"),
         (seewhy.Region(np.arange(96).reshape(8, 12)), "boolean array.*labels == 3"),
         (seewhy.Region("none.png"), "mask cannot be read: There is no file"),
         (seewhy.Region(object()), "boolean array"),

@@ -10,6 +10,7 @@ from seewhy.images.display import picture_of as picture_of
 from seewhy.images.geometry import Axis as Axis
 from seewhy.images.geometry import Edges as Edges
 from seewhy.images.geometry import Geometry as Geometry
+from seewhy.images.geometry import size_words as size_words
 from seewhy.images.preprocess import Preprocess as Preprocess
 from seewhy.images.preprocess import Preprocessing as Preprocessing
 from seewhy.images.preprocess import as_preprocessing as as_preprocessing

@@ -240,6 +240,11 @@ def _outer(rows: list[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
     return result
 
 
+def size_words(shape: Sequence[int]) -> str:
+    """Return `(480, 640)` as "640 x 480": the width first, as of pictures."""
+    return " x ".join(str(length) for length in reversed(shape))
+
+
 def _times(shape: Sequence[int]) -> str:
     """Return `(480, 640)` as "480x640"."""
     return "x".join(str(length) for length in shape)

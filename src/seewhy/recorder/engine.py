@@ -44,6 +44,10 @@ class Backend(Protocol):
         """Borrow the model for several runs."""
 
     @property
+    def differentiable(self) -> bool:
+        """Whether derivatives can be had at all."""
+
+    @property
     def most(self) -> int | None:
         """The most images that the model is given at once; None: any number."""
 
@@ -94,6 +98,11 @@ class Engine:
     def on(self, images: Tensor, conditions: Conditions) -> Engine:
         """Return the same for other images."""
         return Engine(self._backend, images, conditions)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the model has derivatives."""
+        return self._backend.differentiable
 
     @property
     def told(self) -> tuple[str, ...]:

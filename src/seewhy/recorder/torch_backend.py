@@ -54,6 +54,11 @@ class TorchBackend:
         self._folded = fold(self._forward.module, lambda: self.outputs(two))
 
     @property
+    def differentiable(self) -> bool:
+        """Whether derivatives can be had at all."""
+        return not isinstance(self._forward.module, Shell) or self._forward.module.differentiable
+
+    @property
     def most(self) -> int | None:
         """The most images that the model is given at once, where it says."""
         return self._forward.module.batch if isinstance(self._forward.module, Shell) else None

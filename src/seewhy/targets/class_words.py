@@ -48,10 +48,18 @@ def class_target(wanted: Any, subject: Subject) -> Target:
     if match := re.fullmatch(r"(?:probability|prob):(.+)", text, re.IGNORECASE):
         return _probability(match[1], subject)
     if len(sides := re.split(r"\s*-vs-\s*|\s+vs\.?\s+", text, flags=re.IGNORECASE)) == 2:
-        return ContrastTarget(*(class_index(side, len(output), labels) for side in sides))
+        return _contrast(text, *(class_index(side, len(output), labels) for side in sides))
     if text.casefold().startswith("top:"):
         raise TargetError(f"target='{wanted}': write 'top:k' with a whole number, for all images at once.")
     return ClassTarget(class_index(text, len(output), labels))
+
+
+def _contrast(text: str, index: int, against: int) -> ContrastTarget:
+    if index == against:
+        raise TargetError(
+            f"target='{text}' names class {index} twice: nothing sets it apart from itself. Name two different classes."
+        )
+    return ContrastTarget(index, against)
 
 
 def tells_two_apart(outputs: int, labels: Labels | None) -> bool:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from seewhy.errors import ImageError, TargetError
-from seewhy.images import read
+from seewhy.images import read, size_words
 
 _EXACT = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 _GREYS, _WIDE = 256, 65536
@@ -50,8 +50,8 @@ def mask_of(given: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     mask = _from_file(given) if isinstance(given, str | os.PathLike) else _as_mask(given)
     if mask.shape != shape:
         raise TargetError(
-            f"The region's mask is {_times(mask.shape)} pixels, and the picture {_times(shape)} (upright, before preprocessing). "
-            "Give a mask of the picture's own size."
+            f"The region's mask is {size_words(mask.shape)} pixels, and the picture {size_words(shape)} (upright, before "
+            "preprocessing). Give a mask of the picture's own size."
         )
     if not mask.any():
         raise TargetError("The region's mask is empty: not one pixel of it is true. Mark the pixels to ask about.")
@@ -63,6 +63,11 @@ def _checked_box(box: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...
         raise TargetError(
             f"A region of {len(box)} numbers, {box}, cannot be read: a box is (left, top, right, bottom) of a picture of two "
             f"axes; this one has {len(shape)}. Give a boolean mask instead."
+        )
+    if max(box) <= 1 < max(shape) and any(each != int(each) for each in box):
+        raise TargetError(
+            f"The box {box} is in parts of the picture, it seems, which is {shape[1]} wide and {shape[0]} high. Give (left, top, "
+            "right, bottom) in its pixels."
         )
     left, top = (max(0, int(np.floor(each))) for each in box[:2])
     right, bottom = (min(length, int(np.ceil(each))) for each, length in zip(box[2:], shape[::-1], strict=True))
@@ -131,7 +136,3 @@ def _holds_labels(path: str | os.PathLike[str]) -> bool:
     faint = values.max() < (_WIDE if wide else _GREYS) / 2
     several = len(np.unique(colours[brightest], axis=0)) > 1
     return bool(numbers or faint or several or ((values > 0) & ~brightest).sum() > brightest.sum())
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
