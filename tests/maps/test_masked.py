@@ -135,6 +135,24 @@ def test_ranks_are_normal_quantiles() -> None:
     values = torch.tensor([[[3.0, -1.0], [7.0, 2.0]]])
     slow = norm.ppf([[0.625, 0.125], [0.875, 0.375]])
     np.testing.assert_allclose(normal_ranks(values)[0].numpy(), slow, atol=1e-6)
+    tied = torch.tensor([[[0.0, 0.0], [7.0, 0.0]], [[2.0, 2.0], [1.0, 1.0]]])
+    low = norm.ppf([0.125, 0.375, 0.625]).mean()
+    slow = [
+        [[low, low], [norm.ppf(0.875), low]],
+        [[norm.ppf([0.625, 0.875]).mean()] * 2, [norm.ppf([0.125, 0.375]).mean()] * 2],
+    ]
+    np.testing.assert_allclose(normal_ranks(tied).numpy(), slow, atol=1e-6)
+
+
+def test_where_a_guide_says_nothing_no_place_is_preferred() -> None:
+    guide, zero = torch.zeros(1, 40, 40), Held(torch.zeros(1, 3, 40, 40))
+    guide[:, 15:25, 15:25] = 1
+    shares = torch.stack(
+        [next(MaskedRound(Held(guide), zero, zero, (0.2,), 1.0, seed).masks())[0, 0] for seed in range(40)]
+    ).mean(0)
+    top, bottom, middle = shares[:10].mean(), shares[-10:].mean(), shares[15:25, 15:25].mean()
+    assert abs(float(top - bottom)) < 0.06
+    assert middle > 3 * max(top, bottom)
 
 
 def test_contributions_of_one_sign(model: SmallNet, batch: Tensor) -> None:

@@ -149,10 +149,10 @@ def _as_odds(target: Target, subject: Subject) -> Target:
 def auto(layers: Sequence[Recording], *, rounds: int = 4) -> Large:
     """What all stages contribute to the probability, averaged over telling parts alone and the picture without them.
 
-    Formula: sum over layers of relu(C) / max relu(C), resized; C = the mean over masked inputs x_n of the sum over channels k of
-        relu(A_k G_k) - 0.7 relu(-A_k G_k), with G_k the derivative of the class's probability by A_k(x_n); a round's masks keep,
-        and then hide, 5, 20, 40 and 60 % of the places, those where the map of the rounds before, plus a smooth random field,
-        is highest.
+    Formula: sum over layers of relu(C) / max relu(C), C resized to the input; C = the mean over masked inputs x_n of the sum
+        over channels k of relu(A_k G_k) - 0.7 relu(-A_k G_k), with G_k the derivative of the class's probability by A_k(x_n); a
+        round's masks keep, and then hide, 5, 20, 40 and 60 % of the places, those where the map of the rounds before, plus a
+        smooth random field, is highest.
     Options: rounds, how often masks are drawn; 0: the recording alone, which costs no more than Grad-CAM.
     """
     return masked_evidence(layers, rounds=rounds)
@@ -168,12 +168,16 @@ def contributions(rec: Recording) -> Map:
 
 
 def normal_ranks(maps: Map) -> Map:
-    """Return each sample's values replaced by the normal distribution's quantiles of their ranks; ties in order of place."""
+    """Return each sample's values replaced by the normal distribution's quantiles of their ranks; equal ones get their mean."""
     flat = maps.flatten(1)
-    order = flat.argsort(dim=1, stable=True)
     quantiles = (torch.arange(flat.shape[1], device=flat.device, dtype=torch.float32) + 0.5) / flat.shape[1]
-    normal = torch.special.ndtri(quantiles).expand_as(flat)
-    return torch.empty_like(normal).scatter_(1, order, normal).view(maps.shape)
+    normal = torch.special.ndtri(quantiles)
+    ranked = []
+    for values in flat:
+        _, group, counts = values.unique(return_inverse=True, return_counts=True)
+        sums = torch.zeros(len(counts), device=flat.device).index_add_(0, group.sort().values, normal)
+        ranked.append((sums / counts)[group])
+    return torch.stack(ranked).view(maps.shape)
 
 
 def _added(maps: Sequence[Tensor], space: tuple[int, ...]) -> Large:
