@@ -169,6 +169,8 @@ def test_edge_share_is_the_part_of_the_highest_places_on_the_border() -> None:
     values = np.zeros((32, 32), np.float32)
     values[8:16, 8:16] = 1 + np.arange(64, dtype=np.float32).reshape(8, 8)
     assert edge_share(values, 64 / 1024) == 0
+    assert np.isnan(edge_share(np.zeros((32, 32), np.float32)))  # all are equally high
+    assert np.isnan(edge_share(np.arange(16, dtype=np.float32).reshape(4, 4)))  # nearly all of it is border
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +216,67 @@ def test_evidence_equals_runs_made_by_hand(ask: seewhy.Explainer) -> None:
         with torch.no_grad():
             both = ask.model.module(torch.stack([kept, hidden])).softmax(1)[:, 3]
         assert [evidence.kept[number], evidence.hidden[number]] == pytest.approx(both.tolist(), abs=1e-5)
+
+
+def test_controls_equal_the_evidence_of_maps_that_are_shuffled_by_hand(ask: seewhy.Explainer) -> None:
+    image = torch.randn((3, 32, 32), generator=torch.Generator().manual_seed(2))
+    why = ask(image, 3, "hires-cam", "second", verify=True)
+    recorded, _ = ask.recorded([image], [3])
+    generator = torch.Generator().manual_seed(0)
+    moved = [shuffled(torch.from_numpy(why.raw), generator).numpy() for _ in range(SHUFFLES)]
+    made = [(recorded.samples[0], [replace(why, raw=raw) for raw in moved])]
+    questions = [recorded.recordings.questions[0]] * SHUFFLES
+    [found] = verified(made, questions, recorded.recordings, recorded.chances)
+    places = [PARTS.index(part) for part in CONTROL_PARTS]
+    for number, each in enumerate(found):
+        assert why.evidence.control_kept[number] == pytest.approx(np.asarray(each.evidence.kept)[places], abs=1e-5)
+        assert why.evidence.control_hidden[number] == pytest.approx(np.asarray(each.evidence.hidden)[places], abs=1e-5)
+    gaps = (np.asarray(why.evidence.kept) - np.asarray(why.evidence.hidden))[places].mean() / why.evidence.whole
+    others = (why.evidence.control_kept - why.evidence.control_hidden).mean(1) / why.evidence.whole
+    assert why.evidence.score == pytest.approx(
+        np.clip((gaps - others.mean()) / max(1 - others.mean(), 0.1), -1, 1), abs=1e-6
+    )
+
+
+def test_of_few_places_luck_is_likelier_than_the_test_allows(ask: seewhy.Explainer) -> None:
+    images = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(8))
+    whys = [ask(image, 1, "grad-cam", "second") for image in images]
+    recorded, _ = ask.recorded(list(images), [1, 1])
+    for shape, least in (((2, 2), 1 / 4), ((1, 3), 1 / 3), ((4, 4), 1 / 16), ((5, 5), 1 / 300)):
+        raw = torch.rand(shape, generator=torch.Generator().manual_seed(3)).numpy()
+        made = [(sample, [replace(why, raw=raw)]) for sample, why in zip(recorded.samples, whys, strict=True)]
+        for [each] in verified(made, [recorded.recordings.questions[0]], recorded.recordings, recorded.chances):
+            assert each.evidence.chance >= least
+            if least > 0.02:
+                assert each.evidence.word == "no better than chance"
+                assert f"in {least:.0%} of cases. Name a finer layer" in each.evidence.reason
+
+
+def test_answers_that_are_no_numbers_judge_nothing() -> None:
+    class Fragile(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = SmallNet()
+
+        def forward(self, images: Tensor) -> Tensor:
+            blurred = (images[..., 1:] - images[..., :-1]).abs().mean((1, 2, 3), keepdim=True) < 1
+            return torch.where(blurred[..., 0, 0], torch.nan, self.net(images))
+
+    image = torch.randn((3, 32, 32), generator=torch.Generator().manual_seed(1))
+    why = seewhy.explain(Fragile().eval(), image, target=1, verify=True)
+    assert why.evidence is None
+    assert any("are no numbers" in note for note in why.notes)
+
+
+def test_the_chance_grows_without_steps_as_controls_differ_more() -> None:
+    chances = []
+    for spread in np.linspace(0.3, 1.2, 91):
+        others = spread * np.asarray([-1.0, -0.6, -0.2, 0.2, 0.6, 1.0]) * 0.9
+        chances.append(judged(_seen(0.9, 0.0, list(others)), PLAIN).chance)
+    steps = np.diff(chances)
+    assert (steps > 0).all()
+    assert steps.max() < 0.01
 
 
 def test_batches_and_several_maps_get_what_each_gets_alone(ask: seewhy.Explainer) -> None:

@@ -33,7 +33,7 @@ LOST = 0.1
 """The part of the answer below which next to nothing of it is left."""
 
 _FAR = 4
-"""How many times the usual variance the control's is at most, for the usual one to count."""
+"""How many times the usual variance the control's is at most, for the usual one to count in full."""
 
 _TOLD = 0.01
 """The least chance that is told as a number."""
@@ -97,7 +97,12 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one map; attributes as in :class:`Evidence`, and `least`: the smallest change of a score that counts."""
+    """What was seen of one map.
+
+    Attributes as in :class:`Evidence`, and:
+        least: the smallest change of a score that counts.
+        luck: the chance of a shuffled map to have its highest places where this one has them.
+    """
 
     parts: tuple[float, ...]
     kept: npt.NDArray[np.float64]
@@ -110,6 +115,13 @@ class Seen:
     unit: Literal["probability", "score"]
     forwards: int
     least: float = 0.0
+    luck: float = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the model's answers are numbers."""
+        told = (self.kept, self.hidden, self.control_kept, self.control_hidden, self.whole, self.blank)
+        return all(bool(np.isfinite(values).all()) for values in told)
 
     @property
     def scale(self) -> float:
@@ -136,10 +148,11 @@ class Aspects:
     Attributes:
         class_blind: the method does not depend on the target.
         flat: the map is the same everywhere.
-        edge: the part of the brightest places that lies on the border of the input.
+        edge: the part of the brightest places that lies on the border of the input; NaN where that says nothing.
         method: its name.
         rival: the target that sets the class apart from the next; empty where there is none, or that was asked.
         can_auto: whether the method "auto" can be tried, and was not.
+        thing: what the input is called.
     """
 
     class_blind: bool
@@ -148,6 +161,7 @@ class Aspects:
     method: str
     rival: str = ""
     can_auto: bool = True
+    thing: str = "picture"
 
 
 def judged(seen: Seen, aspects: Aspects) -> Evidence:
@@ -156,18 +170,19 @@ def judged(seen: Seen, aspects: Aspects) -> Evidence:
     What hangs on a map is the mean, over the control parts, of what the model says of the part alone minus what it says without
     it. Maps of which the places were shuffled tell how that varies by chance; since they are few, their spread is drawn towards
     the usual one (a scaled inverse chi-squared prior), and Student's t with the sum of both degrees of freedom gives the chance.
+    It is never below that of having the same places highest by luck, which of a map of few places is large.
     """
     scale = max(seen.scale, 1e-12)
     places = [seen.parts.index(part) for part in seen.control_parts]
     own = float((seen.kept[places] - seen.hidden[places]).mean()) / scale
     others = (seen.control_kept - seen.control_hidden).mean(1) / scale
     number = len(others)
-    variance, freedom = float(others.var(ddof=1)), number - 1
-    if variance < _FAR * _SPREAD**2:  # else what is usual says nothing of this model
-        variance = (_WEIGHT * _SPREAD**2 + freedom * variance) / (_WEIGHT + freedom)
-        freedom += _WEIGHT
+    seen_variance, freedom = float(others.var(ddof=1)), number - 1
+    # The further this model is from the usual, the less that says of it.
+    weight = _WEIGHT * min(1.0, _FAR * _SPREAD**2 / max(seen_variance, 1e-12))
+    variance = (weight * _SPREAD**2 + freedom * seen_variance) / (weight + freedom)
     distance = (own - others.mean()) / np.sqrt(variance * (1 + 1 / number))
-    chance = float(stats.t.sf(distance, freedom))
+    chance = max(float(stats.t.sf(distance, weight + freedom)), seen.luck)
     score = float(np.clip((own - others.mean()) / max(1 - others.mean(), _LEAST), -1, 1))
     word: Word = "no better than chance"
     if chance < BY_CHANCE and not aspects.flat:
@@ -198,10 +213,10 @@ def _why(word: Word, chance: float, seen: Seen, aspects: Aspects) -> tuple[str, 
     number = _number(seen.unit)
     kept, hidden, others_kept, others_hidden = map(number, seen.at(part))
     said = (
-        f"{seen.unit.capitalize()} {number(seen.whole)} with the whole picture. With the map's highest {part:.0%} of the area "
-        f"blurred: {hidden} (as much blurred elsewhere: {others_hidden}). With only that area sharp: {kept} (as much sharp "
-        f"elsewhere: {others_kept}). Chance that a shuffled map does as well: {_share(chance)} (supported: under {SURELY:.0%})."
-        f"{_cause(word, seen, aspects)}"
+        f"{seen.unit.capitalize()} {number(seen.whole)} with the whole {aspects.thing}. With the {part:.0%} of it blurred where "
+        f"the map is highest: {hidden} (as much blurred elsewhere: {others_hidden}). With only that part sharp: {kept} (as much "
+        f"sharp elsewhere: {others_kept}). Chance that a shuffled map does as well: {_share(chance)} (supported: under "
+        f"{SURELY:.0%}).{_cause(word, seen, aspects)}"
     )
     return said, "" if word == "supported" else _remedy(word, seen, aspects)
 
@@ -218,18 +233,22 @@ def _cause(word: Word, seen: Seen, aspects: Aspects) -> str:
         return ""
     if aspects.flat:
         return " The map is the same everywhere."
+    if seen.luck >= SURELY:
+        return f" The map has so few places that a shuffled one is as good in {seen.luck:.0%} of cases. Name a finer layer."
     if _is_settled(seen):
-        return " The model says the same of an empty picture, so the test cannot tell what in this one matters."
+        return (
+            f" The model says the same of an empty {aspects.thing}, so the test cannot tell what in this one matters."
+        )
     if _is_unmoved(seen):
-        return " Whatever is hidden, the score hardly changes: nothing in the picture decides between the two."
+        return f" Whatever is hidden, the score hardly changes: nothing in the {aspects.thing} decides between the two."
     if _is_saturated(seen):
-        return " The model stays sure whatever part is hidden: it needs little of the picture, and finds it in many places."
+        return f" The model stays sure whatever is hidden: it needs little of the {aspects.thing}, and finds it in many places."
     if _is_fragile(seen):
         return " The answer is lost whatever is hidden, so the test cannot tell which part matters."
     if aspects.class_blind:
         return f" {aspects.method} does not ask what the class needs."
     if aspects.edge > _MOSTLY:
-        return " The brightest places lie on the border of the picture."
+        return f" The brightest places lie on the border of the {aspects.thing}."
     return ""
 
 
@@ -238,7 +257,7 @@ def _remedy(word: Word, seen: Seen, aspects: Aspects) -> str:
         method = ", method 'auto'" if aspects.can_auto else ""
         return f"Ask what sets the class apart from the next: target '{aspects.rival}'{method}."
     if _is_fragile(seen) and seen.whole < UNSURE:
-        return "Do not rely on this map. The model is not sure of its answer: try a clearer or closer picture first."
+        return f"Do not rely on this map. The model is not sure of its answer: try a clearer {aspects.thing} first."
     begin = "Take it as a hint only." if word == "weak" else "Do not rely on this map."
     return f"{begin} {_other(aspects)}"
 
@@ -278,7 +297,10 @@ def _number(unit: str) -> Callable[[float], str]:
 
 
 def edge_share(values: npt.NDArray[np.float32], part: float = 0.1) -> float:
-    """Return which part of a map's highest places lies on its border, a sixteenth of each side wide."""
+    """Return which part of a map's highest places lies on its border, a sixteenth of each side wide.
+
+    NaN where the border is much of the map, or more than that part is equally high: it then says nothing to lie there.
+    """
     inner = np.ones(values.shape, bool)
     for axis, length in enumerate(values.shape):
         border = max(1, round(length / 16))
@@ -286,4 +308,6 @@ def edge_share(values: npt.NDArray[np.float32], part: float = 0.1) -> float:
         within = (places >= border) & (places < length - border)
         inner &= within.reshape([-1 if other == axis else 1 for other in range(values.ndim)])
     high = values >= np.quantile(values, 1 - part)
+    if (~inner).mean() > _MOSTLY / 2 or high.mean() > 2 * part:
+        return float("nan")
     return float((high & ~inner).sum() / max(1, high.sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -16,7 +17,7 @@ from seewhy.inputs import Sample
 from seewhy.maps import find_method
 from seewhy.maps.held import Held
 from seewhy.measures import Trial
-from seewhy.measures.controls import shuffled
+from seewhy.measures.controls import shuffled, tile_count
 from seewhy.measures.cut import Cut
 from seewhy.measures.placing import on_input
 from seewhy.recorder import Budget, Recordings
@@ -64,7 +65,9 @@ def too_dear(recordings: Recordings, maps: int, samples: int) -> str:
     cost = recordings.cost
     seconds = maps * FORWARDS * cost.seconds / samples / (1 + 2 * (cost.backwards > 0))
     asked = "verify=True (--verify) does it"
-    if maps > FEW or seconds > CHEAP:
+    if maps > FEW:
+        return f"not put to the test on the model: {maps} maps of an image are more than {FEW}; {asked}"
+    if seconds > CHEAP:
         return f"not put to the test on the model, which would take about {seconds:.0f} s an image; {asked}"
     if recordings.conditions.budget != Budget():
         return f"not put to the test on the model, since a budget was given; {asked}"
@@ -92,7 +95,15 @@ def verified(
         if grids:
             found.update(_evidence(made, grids, question, recordings, chances))
     for row, (_, each) in enumerate(made):
-        yield [replace(one, evidence=found.get((row, number))) for number, one in enumerate(each)]
+        yield [_with(one, found.get((row, number))) for number, one in enumerate(each)]
+
+
+def _with(explanation: Explanation, evidence: Evidence | None) -> Explanation:
+    """Return an explanation with its evidence; a word about none, where the map has places."""
+    if evidence is None and explanation.raw.size > 1:
+        note = "could not be put to the test on the model: its answers to parts of the picture are no numbers"
+        return replace(explanation, notes=(*explanation.notes, note))
+    return replace(explanation, evidence=evidence)
 
 
 def _evidence(
@@ -127,9 +138,11 @@ def _evidence(
                 unit="probability" if isinstance(own.likely[row], ProbabilityTarget) else "score",
                 forwards=FORWARDS,
                 least=ODDS if isinstance(own.likely[row], ContrastTarget) and not chances.ready else 0.0,
+                luck=_luck(each[number].raw.shape),
             )
-            is_differentiable = recordings.engine.differentiable
-            yield (row, number), judged(seen, _aspects(each[number], maps[row, place], is_differentiable))
+            if seen.is_known:
+                is_differentiable = recordings.engine.differentiable
+                yield (row, number), judged(seen, _aspects(each[number], maps[row, place], is_differentiable))
 
 
 def _said(trial: Trial, parts: tuple[float, ...], keeps: bool) -> np.ndarray:
@@ -149,6 +162,12 @@ def _shuffles(explanation: Explanation, sample: Sample, recordings: Recordings) 
     return torch.stack([_placed(explanation, one, sample) for one in each])
 
 
+def _luck(shape: tuple[int, ...]) -> float:
+    """Return the chance of a shuffled map to have its highest places, those of the smaller control part, where the map has."""
+    places = tile_count(shape)
+    return 1 / math.comb(places, math.ceil(CONTROL_PARTS[0] * places))
+
+
 def _aspects(explanation: Explanation, values: Tensor, is_differentiable: bool) -> Aspects:
     flat = any(finding.code in ("flat", "zero-gradient", "non-finite") for finding in explanation.diagnosis)
     return Aspects(
@@ -158,6 +177,7 @@ def _aspects(explanation: Explanation, values: Tensor, is_differentiable: bool) 
         method=explanation.method,
         rival=_rival(explanation),
         can_auto=is_differentiable and explanation.method != AUTO,
+        thing="input" if explanation.image is None else "picture",
     )
 
 

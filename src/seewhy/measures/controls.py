@@ -39,9 +39,9 @@ def centre_map(space: tuple[int, ...]) -> Float[Tensor, "*space"]:
 
 
 def shuffled(values: Shaped[Tensor, "*grid"], generator: torch.Generator) -> Shaped[Tensor, "*grid"]:
-    """Return a map whose tiles, up to 8 along each axis, lie elsewhere at random: as coarse, as smooth, knowing nothing."""
+    """Return a map whose tiles, up to about 64 in all, lie elsewhere at random: as coarse as it, and knowing nothing."""
     shape = values.shape
-    tiles = [min(length, _TILES) for length in shape]
+    tiles = _tiles(shape)
     count = math.prod(tiles)
     moved = torch.randperm(count, generator=generator)
     while count > 1 and torch.equal(moved, torch.arange(count)):  # not the map itself, which knows all
@@ -69,5 +69,15 @@ def elsewhere(
     return image.flatten(1)[:, order.flatten().to(image.device)].view(image.shape)
 
 
-_TILES = 8
+def tile_count(shape: tuple[int, ...]) -> int:
+    """Return how many tiles a map of this shape is shuffled in."""
+    return math.prod(_tiles(shape))
+
+
+def _tiles(shape: tuple[int, ...]) -> list[int]:
+    return [min(length, _TILES[len(shape)]) for length in shape]
+
+
+_TILES = {1: 64, 2: 8, 3: 4}
+"""Along each axis, by how many axes there are."""
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
