@@ -17,7 +17,7 @@ TEST = "test of this map, not of the answer"
 
 BY_CHANCE = 0.025
 """The chance of a map that knows nothing to do as well: below it a map is better than chance. The upper end of the usual 95 %
-interval; at 0.05 every twentieth map that knows nothing would pass, and this is the most that may."""
+interval: at 0.05 every twentieth map of scattered places, which knows nothing, would pass."""
 
 SURELY = 0.02
 """The chance below which it is supported."""
