@@ -136,6 +136,8 @@ def _tell(found: Evaluation, out: Path, table: Path | None, as_json: bool) -> No
         rows = [line[2:] for line in body if line[0] == name]
         say.line(f"{name}: {found.of(name)[0].better} is better")
         say.table(head[2:], rows)
+    for note in found.notes:
+        say.line(f"note: {note}")
     for name in found.valueless:
         say.line(f"{name}: no value for any map")
     for name, why in found.left_out.items():

@@ -114,7 +114,7 @@ def evaluate(
     if not results:
         name, why = next(iter(skipped.items()))
         raise MetricError(f"Not one of {len(listed)} pictures could be measured; the first is '{name}': {why}")
-    found = Evaluation(results, settings, skipped, resumed)
+    found = Evaluation(results, settings, skipped, resumed, ledger.notes)
     if not found.rows:
         raise MetricError(
             f"Not one of the metrics ({', '.join(found.valueless)}) has a value for any map of {len(results)} pictures. Choose "

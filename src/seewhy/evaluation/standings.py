@@ -94,6 +94,7 @@ class Evaluation(Table[Standing]):
         left_out: methods that the model does not allow, and why.
         settings: what the results depend on.
         resumed: how many pictures had been finished by an earlier call.
+        notes: what must be said of what was gone on with.
         valueless: metrics that have no value for any map of any picture.
         files: what was written last.
     """
@@ -104,11 +105,13 @@ class Evaluation(Table[Standing]):
         settings: Settings,
         skipped: Mapping[str, str] | None = None,
         resumed: int = 0,
+        notes: Sequence[str] = (),
     ) -> None:
         self.results = tuple(results)
         self.settings = dict(settings)
         self.skipped = dict(skipped or {})
         self.resumed = resumed
+        self.notes = tuple(notes)
         self.files: tuple[Path, ...] = ()
         self.left_out = {name: why for each in self.results for name, why in each.skipped.items()}
         metrics = list(dict.fromkeys(name for each in self.results for judged in each.maps for name in judged.values))

@@ -72,6 +72,7 @@ def _about(evaluation: Evaluation) -> str:
         told.append(f"Where that is, is told of {evaluation.with_truth} of {len(results)} pictures.")
     if evaluation.valueless:
         told.append(f"Without a value for any map: {', '.join(evaluation.valueless)}.")
+    told += [f"Note: {note}" for note in evaluation.notes]
     if evaluation.skipped:
         told.append(f"{len(evaluation.skipped)} pictures were skipped; they are listed below.")
     return " ".join(told)
