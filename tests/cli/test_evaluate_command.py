@@ -35,7 +35,7 @@ def test_a_folder_is_evaluated_and_gone_on_with(run: Run, pictures: Path, home: 
     code, out, err = run("evaluate", "pictures", *MODEL)
     assert code == 1
     assert "1 of 2 pictures had been finished before" in out
-    assert "skipped 1 pictures: ruby/bad.png" in out
+    assert "skipped 1 picture: ruby/bad.png" in out
     assert err.startswith("seewhy: ruby/bad.png: 'bad.png' is not a picture")
     code, _, err = run("evaluate", "pictures", *MODEL, "-o", "steps=3")
     assert code == 1
@@ -89,3 +89,12 @@ def test_a_terminal_is_not_steered_by_names(run: Run, pictures: Path) -> None:
     _, out, err = run("evaluate", "pictures", *MODEL)
     assert "\x1b[31m" not in out + err
     assert "ruby/bad?[31m.png" in out
+
+
+def test_truth_is_counted_among_all_pictures(run: Run, pictures: Path) -> None:
+    Path("marks").mkdir()
+    Path("marks/cat.txt").write_text("0 0.25 0.5 0.5 1\n")
+    code, out, _ = run("evaluate", "pictures", *MODEL[:-2], "--metric", "relevance-mass-accuracy", "--truth", "marks")
+    assert code == 1
+    assert "where the thing is was known for 1 of 2 pictures" in out
+    assert "skipped 1 picture: ruby/dog.png" in out

@@ -32,7 +32,7 @@ def test_sub_folders_name_the_classes(folder: Path) -> None:
 def test_a_flat_folder_says_nothing(folder: Path) -> None:
     (folder / "loose.png").write_bytes(b"")
     assert {label for _, label in _told(folder)} == {None}
-    with pytest.raises(MetricError, match=r"1 pictures, such as 'loose\.png', lie in no sub-folder"):
+    with pytest.raises(MetricError, match=r"names the class of 1 picture, such as 'loose\.png'\. Move"):
         entries(folder, "folders")
 
 

@@ -14,6 +14,7 @@ from seewhy.cli import say
 from seewhy.cli.commands import app
 from seewhy.cli.options import DEFAULT_MODEL, make_explainer, method_options, split_commas
 from seewhy.cli.results import made_folder
+from seewhy.datasets import counted
 from seewhy.errors import MetricError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _tell(found: Evaluation, out: Path, table: Path | None, as_json: bool) -> No
         say.as_json({"standings": [asdict(row) for row in found], "skipped": found.skipped, "folder": str(out)})
         return
     if found.resumed:
-        say.line(f"{found.resumed} of {len(found.results)} pictures had been finished before")
+        say.line(f"{found.resumed} of {counted(len(found.results))} had been finished before")
     head, body = found.columns()
     for name in found.metrics:
         rows = [line[2:] for line in body if line[0] == name]
@@ -143,9 +144,10 @@ def _tell(found: Evaluation, out: Path, table: Path | None, as_json: bool) -> No
     for name, why in found.left_out.items():
         say.line(f"left out: {name}: {why}")
     if found.with_truth is not None:
-        say.line(f"where it is was told of {found.with_truth} of {len(found.results)} pictures")
+        asked = counted(len(found.results) + len(found.skipped))
+        say.line(f"where the thing is was known for {found.with_truth} of {asked}")
     if found.skipped:
-        say.line(f"skipped {len(found.skipped)} pictures: {', '.join(found.skipped)}")
+        say.line(f"skipped {counted(len(found.skipped))}: {', '.join(found.skipped)}")
     for path in found.files:
         say.line(f"wrote {table if table is not None and path.suffix == PARQUET else path}")
 

@@ -49,6 +49,11 @@ class Entry:
     label: str | None = None
 
 
+def counted(number: int) -> str:
+    """Return a number of pictures in words."""
+    return f"{number:,} picture{'' if number == 1 else 's'}"
+
+
 def entries(
     folder: Path, classes: str | os.PathLike[str] | Mapping[str, object] | None, apart: Sequence[Path] = ()
 ) -> list[Entry]:
@@ -80,8 +85,8 @@ def entries(
     loose = [name for name in found if "/" not in name]
     if classes == "folders" and loose:
         raise MetricError(
-            f"{len(loose)} pictures, such as '{loose[0]}', lie in no sub-folder of '{folder}', which would name their class. "
-            "Move them, or give a CSV of labels, or let the model's own predictions be explained ('predicted')."
+            f"No sub-folder of '{folder}' names the class of {counted(len(loose))}, such as '{loose[0]}'. Move each into one, or "
+            "give a CSV of labels, or let the model's own predictions be explained ('predicted')."
         )
     named = classes != "predicted" and not loose
     return [Entry(name, folder / name, name.partition("/")[0] if named else None) for name in found]

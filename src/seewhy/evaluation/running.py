@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seewhy.datasets import Entry, entries, open_truth
+from seewhy.datasets import Entry, counted, entries, open_truth
 from seewhy.errors import ImageError, MetricError, SeewhyError, TargetError
 from seewhy.evaluation.asked import Asking, Matches, class_of
 from seewhy.evaluation.finished import Finished, finished
@@ -74,7 +74,7 @@ def evaluate(
         options: the metrics' own.
 
     Returns:
-        Rows (metric x map), the best first, with interval, rank and cost; prints as a table. `.save(folder)` writes it.
+        Rows (metric x map), by rank, with interval, rank and cost; prints as a table. `.save(folder)` writes it.
 
     Raises:
         MetricError: no pictures, labels or truth that cannot be read, results of other settings in `out`, or all pictures failed.
@@ -113,11 +113,11 @@ def evaluate(
     ]
     if not results:
         name, why = next(iter(skipped.items()))
-        raise MetricError(f"Not one of {len(listed)} pictures could be measured; the first is '{name}': {why}")
+        raise MetricError(f"Not one of {counted(len(listed))} could be measured; the first is '{name}': {why}")
     found = Evaluation(results, settings, skipped, resumed, ledger.notes)
     if not found.rows:
         raise MetricError(
-            f"Not one of the metrics ({', '.join(found.valueless)}) has a value for any map of {len(results)} pictures. Choose "
+            f"Not one of the metrics ({', '.join(found.valueless)}) has a value for any map of {counted(len(results))}. Choose "
             "others, or another fill."
         )
     if kept is not None:
