@@ -258,3 +258,16 @@ def test_an_unknown_layer_says_which_command_lists_them(run: Run) -> None:
     assert code == 1
     assert "Nearest: 'body'" in err
     assert "`seewhy layers MODEL`, lists all." in err
+
+
+def test_python_runs_the_command_as_a_module() -> None:
+    found = subprocess.run([sys.executable, "-m", "seewhy", "--version"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout.split()[0]) == (0, "seewhy")
+
+
+def test_a_folder_is_no_picture_and_what_takes_one_is_told(run: Run, home: Path) -> None:
+    (home / "pets").mkdir()
+    code, _, err = run("explain", "pets", *ZOO_MODEL)
+    assert code == 1
+    assert "'pets' is a folder. Name the pictures in it, as pets/*.jpg; or measure methods on all of them" in err
+    assert "seewhy evaluate pets" in err

@@ -32,7 +32,7 @@ def test_sub_folders_name_the_classes(folder: Path) -> None:
 def test_a_flat_folder_says_nothing(folder: Path) -> None:
     (folder / "loose.png").write_bytes(b"")
     assert {label for _, label in _told(folder)} == {None}
-    with pytest.raises(MetricError, match=r"1 pictures, such as 'loose\.png', lie in no sub-folder"):
+    with pytest.raises(MetricError, match=r"names the class of 1 picture, such as 'loose\.png'\. Move"):
         entries(folder, "folders")
 
 
@@ -56,7 +56,8 @@ def test_a_csv_says_what_its_pictures_show(folder: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.png", "/etc/passwd", "a/../../b.png", "..\\b.png", "C:\\b.png", "C:b.png", "x\0.png", ""]
+    "name",
+    ["../secret.png", "/etc/passwd", "a/../../b.png", "..\\b.png", "C:\\b.png", "C:b.png", "x\0.png", "", ".", "./"],
 )
 def test_names_that_lead_out_of_the_folder_are_refused(folder: Path, name: str) -> None:
     with pytest.raises(MetricError, match="which is no path within the folder"):
@@ -70,8 +71,14 @@ def test_names_that_lead_out_of_the_folder_are_refused(folder: Path, name: str) 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a.png\n", "a line without a file name and a label: a.png"),
-        ("a.png,cat\na.png,dog\n", "gives 'a.png' two labels, 'cat' and 'dog'"),
+        ("a.png\n", r"labels\.csv', line 1 has no file name and label: 'a\.png'\. Part them by a comma"),
+        (
+            "a.png,cat\n\nb.png;cat\n",
+            r"labels\.csv', line 3 has no file .* ';' parts no columns here\. Part them by a comma",
+        ),
+        ("a.png,cat\na.png,dog\n", r"labels\.csv', line 2 gives 'a\.png' two labels, 'cat' and 'dog'"),
+        ("a.png,cat\n./a.png,dog\n", "gives 'a.png' two labels, 'cat' and 'dog'"),
+        ("a.png,cat\n.,dog\n", r"labels\.csv', line 2 names '\.', which is no path within the folder"),
         ("", "names no picture"),
         ('a.png,"cat\n', "cannot be read as CSV"),
     ],
@@ -92,3 +99,15 @@ def test_what_is_not_there_is_told(folder: Path) -> None:
     (folder / "labels.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(MetricError, match="is no UTF-8 text"):
         entries(folder, folder / "labels.csv")
+
+
+def test_a_mappings_names_and_paths_are_the_same_checked_ones(folder: Path) -> None:
+    [found] = entries(folder, {"dog\\a.png": "dog", "./dog/a.png": "dog"})
+    assert (found.name, found.path) == ("dog/a.png", folder / "dog" / "a.png")
+    with pytest.raises(MetricError, match=r"classes= gives 'dog/a.png' two labels, 'dog' and 'cat'"):
+        entries(folder, {"dog/a.png": "dog", "./dog/a.png": "cat"})
+
+
+def test_a_file_is_no_folder_of_pictures(folder: Path) -> None:
+    with pytest.raises(MetricError, match=r"a\.png' is a file, and many pictures are asked for"):
+        entries(folder / "dog" / "a.png", None)

@@ -122,7 +122,19 @@ def test_hostile_and_wrong_voc_files_are_refused(tmp_path: Path, text: str, told
 
 
 @pytest.mark.parametrize(
-    "line", ["0 10 10 5 5", "cat 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1", "0 nan 0.5 0.1 0.1", "1e999 0 0 0 0"]
+    "line",
+    [
+        "0 .05 .5 .9 .2",
+        "0 .5 .95 .2 .9",
+        "0 .5 .5 .2 -2.2",
+        "0 .1 .1 .2 nan .1 .2 .3 .4",
+        "0 .5 .5 .2 .2 7",
+        "0 10 10 5 5",
+        "cat 0.5 0.5 0.1 0.1",
+        "0 0.5 0.5 0.1",
+        "0 nan 0.5 0.1 0.1",
+        "1e999 0 0 0 0",
+    ],
 )
 def test_lines_that_are_none_of_yolos_are_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "one.txt").write_text(line)
@@ -137,6 +149,32 @@ def test_json_that_is_no_coco_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "boxes.json").write_text(text)
     with pytest.raises(MetricError, match="is no COCO file of boxes"):
         open_truth(tmp_path / "boxes.json", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "at"), [("images", r"images\[0\]"), ("annotations", r"annotations\[0\]")], ids=["size", "box"]
+)
+def test_numbers_that_no_computer_has_are_told_with_their_place(tmp_path: Path, where: str, at: str) -> None:
+    content = json.loads(_coco(tmp_path / "truth").read_text())
+    content[where][0].update({"width": 10**400} if where == "images" else {"bbox": [10**400, 1, 2, 3]})
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    with pytest.raises(MetricError, match=rf"is no COCO file of boxes: OverflowError .*, in {at}\. Expected"):
+        open_truth(tmp_path / "boxes.json", tmp_path)
+
+
+def test_a_box_that_stands_over_the_edge_by_what_tools_round_is_cut_off_there(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("0 0.095 0.5 0.2 1.01\n")
+    assert open_truth(tmp_path, tmp_path).of("one.png", (10, 200)) == [Boxed((0.0, 0.0, 39.0, 10.0), "0", named=False)]
+
+
+def test_a_folder_that_tells_of_no_picture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    with pytest.raises(
+        MetricError, match=r"has the name of a picture, as 'one\.txt', \.xml or a mask for 'a/one\.png'"
+    ):
+        open_truth(tmp_path, tmp_path / "pictures", ["a/one.png", "x" * 300 + ".png"])
+    assert open_truth(tmp_path, tmp_path / "pictures", ["a/one.png", "b/other.png"]).of("a/one.png", SHAPE) is None
 
 
 @pytest.mark.parametrize("written", [_yolo, _coco, _voc, _mask])
@@ -212,5 +250,8 @@ def test_coco_of_another_size_and_what_is_no_truth_at_all_are_refused(tmp_path: 
     truth = open_truth(_coco(tmp_path / "truth"), tmp_path)
     with pytest.raises(MetricError, match="about a picture of 40 x 30 pixels, and this one has 30 x 40"):
         truth.of("a/one.png", SHAPE[::-1])
-    with pytest.raises(MetricError, match="is no truth: give a folder"):
+    with pytest.raises(MetricError, match="There is no truth at"):
         open_truth(tmp_path / "none", tmp_path)
+    (tmp_path / "boxes.csv").write_text("")
+    with pytest.raises(MetricError, match="is no truth: give a folder"):
+        open_truth(tmp_path / "boxes.csv", tmp_path)

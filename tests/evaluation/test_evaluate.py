@@ -149,7 +149,7 @@ def test_a_broken_picture_is_skipped_and_told(ask: seewhy.Explainer, folder: Pat
         "none.png": "There is no file '" + str(folder)[:2],
         "blue/two.png": found.skipped["blue/two.png"][:20],
     }
-    with pytest.raises(seewhy.MetricError, match=r"Not one of 1 pictures could be measured; the first is 'none\.png'"):
+    with pytest.raises(seewhy.MetricError, match=r"Not one of 1 picture could be measured; the first is 'none\.png'"):
         seewhy.evaluate(ask, folder, "grad-cam", "insertion", classes={"none.png": 0})
 
 

@@ -18,7 +18,7 @@ from seewhy.datasets import Entry
 from seewhy.evaluation import ledger
 from seewhy.evaluation.asked import Asking
 from seewhy.evaluation.ledger import FILE
-from seewhy.evaluation.settings import differences, settings_of
+from seewhy.evaluation.settings import differences, settings_of, unidentified
 
 
 @pytest.mark.parametrize(
@@ -145,3 +145,80 @@ def test_equal_layers_are_told_apart_by_name(ask: seewhy.Explainer) -> None:
     twins[1].load_state_dict(twins[0].state_dict())
     one, other = (settings_of(seewhy.Explainer(twins), layers=[twins[number]]) for number in (0, 1))
     assert differences(one, other) == ["layers"]
+
+
+def _of_same_weights(**options: object) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 3, 3, stride=options.get("stride", 1)), options.get("after", nn.ReLU()))
+
+
+class _Shifted(nn.Module):
+    """Adds a buffer that no file keeps."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 1)
+        self.register_buffer("shift", torch.full((1,), shift), persistent=False)
+
+
+class _Calls(nn.Module):
+    """Shows a function that it calls."""
+
+    def __init__(self, called: object) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 1)
+        self.called = called
+
+    def extra_repr(self) -> str:
+        return repr(self.called)
+
+
+def _exported(module: nn.Module) -> torch.fx.GraphModule:
+    return torch.export.export(module, (torch.zeros(1, 3, SIDE, SIDE),)).module()
+
+
+@pytest.mark.parametrize("other", [{"stride": 2}, {"after": nn.GELU()}], ids=["stride", "activation"])
+@pytest.mark.parametrize(
+    "kind",
+    [lambda module: module, lambda module: torch.jit.trace(module, torch.zeros(1, 3, SIDE, SIDE)), _exported],
+    ids=["module", "traced", "exported"],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_another_architecture_of_the_same_weights_is_another_setting(other: dict[str, object], kind: object) -> None:
+    one, same, changed = (settings_of(seewhy.Explainer(kind(_of_same_weights(**how)))) for how in ({}, {}, other))
+    assert differences(one, same) == []
+    assert differences(one, changed) == ["architecture"]
+
+
+def test_buffers_that_no_file_keeps_are_settings() -> None:
+    one, other = _Shifted(1.0), _Shifted(2.0)
+    other.load_state_dict(one.state_dict())
+    assert differences(*(settings_of(seewhy.Explainer(each)) for each in (one, other))) == ["weights"]
+
+
+def test_a_module_that_shows_an_address_is_told_by_functions_names_only() -> None:
+    """A function's name is the same in every process; an object that shows nothing else could be any."""
+    by_name = settings_of(seewhy.Explainer(_Calls(halved)))
+    assert unidentified(by_name) == []
+    assert differences(by_name, settings_of(seewhy.Explainer(_Calls(_scores))))[0] == "architecture"
+    for nameless in (object(), lambda given: given):
+        assert unidentified(settings_of(seewhy.Explainer(_Calls(nameless)))) == ["architecture"]
+
+
+def test_lines_of_a_call_that_another_one_overwrote_are_left_out(
+    ask: seewhy.Explainer, folder: Path, tmp_path: Path
+) -> None:
+    """The first call still runs when the second begins the file anew: what it then adds is none of the second's results."""
+    how: dict[str, object] = {"metrics": "insertion", "out": tmp_path / "o"}
+    first = seewhy.evaluate(ask, folder, "grad-cam", steps=2, **how)
+    of_first = ledger.Ledger(tmp_path / "o", first.settings)
+    second = seewhy.evaluate(ask, folder, "grad-cam", steps=3, restart=True, limit=1, **how)
+    for done in first.results:
+        of_first.add(done)
+    found = seewhy.evaluate(ask, folder, "grad-cam", steps=3, **how)
+    assert (found.resumed, second.notes) == (1, ())
+    [note] = found.notes
+    assert note.startswith("2 lines are left out of")
+    assert f"Note: {note}".replace("'", "&#x27;") in (tmp_path / "o" / "report.html").read_text()
+    alone = seewhy.evaluate(ask, folder, "grad-cam", "insertion", steps=3)
+    assert [row.mean for row in found] == [row.mean for row in alone]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +13,13 @@ from seewhy.cli import say
 from seewhy.cli.commands import app
 from seewhy.cli.options import DEFAULT_MODEL, make_explainer, method_options, split_commas
 from seewhy.cli.results import made_folder
+from seewhy.cli.values import metric_options
+from seewhy.datasets import counted
 from seewhy.errors import MetricError
 
 if TYPE_CHECKING:
     from seewhy.evaluation import Evaluation
+    from seewhy.explainer import Explainer
 
 PARQUET = ".parquet"
 
@@ -96,26 +98,40 @@ def evaluate(
 
         check_parquet()
         out = table.parent
-    for_metrics, for_methods = _sorted(given, split_commas(metric or []), told=truth is not None)
-    how = {"smooth": smooth, "reduce": reduce, "budget": budget, **for_methods}
-    ask = make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
     from seewhy.evaluation import evaluate as run
+    from seewhy.evaluation.running import Later, Stopped, metric_names
+    from seewhy.measures import find_metric
 
-    found = run(
-        ask,
-        pictures,
-        split_commas(method) if method else None,
-        split_commas(metric) if metric else None,
-        out=made_folder(out),
-        classes=classes,
-        truth=truth,
-        layers=layer,
-        fill=split_commas([fill]),
-        how={name: value for name, value in how.items() if value is not None},
-        limit=limit,
-        restart=restart,
-        **for_metrics,
-    )
+    metrics = metric_names(split_commas(metric) if metric else None, told=truth is not None)
+    for_metrics, for_methods = metric_options(given, [find_metric(name) for name in metrics])
+    how = {"smooth": smooth, "reduce": reduce, "budget": budget, **for_methods}
+
+    def make() -> Explainer:
+        made_folder(out)
+        return make_explainer(model, weights, random, labels, device, seed, preprocess, scores, multi_label)
+
+    try:
+        found = run(
+            Later(make),
+            pictures,
+            split_commas(method) if method else None,
+            metrics,
+            out=out,
+            classes=classes,
+            truth=truth,
+            layers=layer,
+            fill=split_commas([fill]),
+            how={name: value for name, value in how.items() if value is not None},
+            limit=limit,
+            restart=restart,
+            **for_metrics,
+        )
+    except KeyboardInterrupt as stop:
+        kept = f"{stop.kept} of {counted(stop.of)} kept" if isinstance(stop, Stopped) else "what was finished is kept"
+        say.aside(
+            f"seewhy: stopped: {kept}; the same command{' without --restart' if restart else ''} goes on from there"
+        )
+        raise typer.Exit(130) from None
     if table is not None and table.name != "results.parquet":
         (out / "results.parquet").replace(table)
     _tell(found, out, table, as_json)
@@ -130,51 +146,22 @@ def _tell(found: Evaluation, out: Path, table: Path | None, as_json: bool) -> No
         say.as_json({"standings": [asdict(row) for row in found], "skipped": found.skipped, "folder": str(out)})
         return
     if found.resumed:
-        say.line(f"{found.resumed} of {len(found.results)} pictures had been finished before")
+        say.line(f"{found.resumed} of {counted(len(found.results))} had been finished before")
     head, body = found.columns()
     for name in found.metrics:
         rows = [line[2:] for line in body if line[0] == name]
         say.line(f"{name}: {found.of(name)[0].better} is better")
         say.table(head[2:], rows)
+    for note in found.notes:
+        say.line(f"note: {note}")
     for name in found.valueless:
         say.line(f"{name}: no value for any map")
     for name, why in found.left_out.items():
         say.line(f"left out: {name}: {why}")
     if found.with_truth is not None:
-        say.line(f"where it is was told of {found.with_truth} of {len(found.results)} pictures")
+        asked = counted(len(found.results) + len(found.skipped))
+        say.line(f"where the thing is was known for {found.with_truth} of {asked}")
     if found.skipped:
-        say.line(f"skipped {len(found.skipped)} pictures: {', '.join(found.skipped)}")
+        say.line(f"skipped {counted(len(found.skipped))}: {', '.join(found.skipped)}")
     for path in found.files:
         say.line(f"wrote {table if table is not None and path.suffix == PARQUET else path}")
-
-
-def _sorted(given: Mapping[str, str], metrics: list[str], *, told: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the options of the metrics, as numbers where they are some, and those that are left for the methods."""
-    if not given:
-        return {}, {}
-    from seewhy.evaluation.running import metric_names
-    from seewhy.measures import find_metric
-
-    names = metric_names(metrics or None, told=told)
-    known = {name: default for metric in names for name, default in find_metric(metric).options.items()}
-    own = {name: _converted(name, value, known[name]) for name, value in given.items() if name in known}
-    return own, {name: value for name, value in given.items() if name not in known}
-
-
-def _converted(name: str, value: str, default: Any) -> Any:
-    """Return an option as its default's type.
-
-    Raises:
-        MetricError: it is none.
-    """
-    if isinstance(default, bool):
-        if value.casefold() not in ("true", "false"):
-            raise MetricError(f"--option {name}={value} must be true or false.")
-        return value.casefold() == "true"
-    if not isinstance(default, int | float):
-        return value
-    try:
-        return type(default)(value)
-    except ValueError as error:
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise MetricError(f"--option {name}={value} must be {kind}.") from error

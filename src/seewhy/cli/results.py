@@ -19,8 +19,17 @@ FORMS = (*PICTURES, "npz", "json", "gif")
 
 
 def check_some_exist(images: list[Path]) -> None:
-    """Fail before anything heavy is loaded when none of the pictures is there; single ones are told as they come."""
+    """Fail before anything heavy is loaded when none of the pictures is there; single ones are told as they come.
+
+    Raises:
+        ImageError: none is.
+    """
     if not any(path.is_file() for path in images):
+        if images[0].is_dir():
+            raise ImageError(
+                f"'{images[0]}' is a folder. Name the pictures in it, as {images[0] / '*.jpg'}; or measure methods on all of "
+                f"them: seewhy evaluate {images[0]}"
+            )
         raise ImageError(f"There is no file '{images[0]}'. Check the path; it is taken from the folder you are in.")
 
 

@@ -30,7 +30,7 @@ BOXES = 20
 def complain(error: SeewhyError, about: str = "") -> None:
     """Print an error to standard error, in one line."""
     told = " ".join(str(error).replace(PARTIAL, " What is written is made of what was done before.").split())
-    sys.stderr.write(printable(f"seewhy: {about + ': ' if about else ''}{told}") + "\n")
+    aside(f"seewhy: {about + ': ' if about else ''}{told}")
 
 
 def as_json(content: Any) -> None:
@@ -127,6 +127,11 @@ def report(found: Report | Sanity) -> None:
 def line(words: str) -> None:
     """Print one plain line."""
     sys.stdout.write(printable(words) + "\n")
+
+
+def aside(words: str) -> None:
+    """Print one plain line to standard error."""
+    sys.stderr.write(printable(words) + "\n")
 
 
 def printable(words: str) -> str:

@@ -46,11 +46,13 @@ class Coco:
         Raises:
             MetricError: it is no COCO.
         """
+        at = "the file"
         try:
             content = json.loads(text)
             kinds = {each["id"]: str(each["name"]) for each in content.get("categories", ())}
             boxes: dict[Any, list[Boxed]] = {each["id"]: [] for each in content["images"]}
-            for each in content["annotations"]:
+            for number, each in enumerate(content["annotations"]):
+                at = f"annotations[{number}]"
                 of_picture = boxes[each["image_id"]]
                 if each.get("iscrowd"):
                     continue
@@ -58,10 +60,13 @@ class Coco:
                 kind = kinds.get(each.get("category_id"))
                 if not (width <= 0 or height <= 0):
                     of_picture.append(boxed(left, top, left + width, top + height, kind, where))
-            told = [(str(each["file_name"]), (*_size(each), tuple(boxes[each["id"]]))) for each in content["images"]]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            told: list[tuple[str, _Picture]] = []
+            for number, each in enumerate(content["images"]):
+                at = f"images[{number}]"
+                told.append((str(each["file_name"]), (*_size(each), tuple(boxes[each["id"]]))))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise MetricError(
-                f"'{where}' is no COCO file of boxes: {type(error).__name__} {error}. Expected images (id, file_name), "
+                f"'{where}' is no COCO file of boxes: {type(error).__name__} {error}, in {at}. Expected images (id, file_name), "
                 "annotations (image_id, bbox, category_id) and categories (id, name)."
             ) from error
         counts = Counter(bare(path) for path, _ in told)

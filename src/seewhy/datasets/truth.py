@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -49,11 +49,22 @@ def open_truth(given: str | os.PathLike[str], pictures: Path, names: Iterable[st
         names: the pictures, by their paths in it: what is said of a name without a folder is taken where only one has it.
 
     Raises:
-        MetricError: it is neither.
+        MetricError: it is neither, or tells of no picture.
     """
     path = Path(given)
+    if not path.exists():
+        raise MetricError(
+            f"There is no truth at '{path}': no folder or file is called so. It is taken from where you are."
+        )
     if path.is_dir():
-        return _Folder.of_pictures(path, pictures, names)
+        names = list(names)
+        found = _Folder.of_pictures(path, pictures, names)
+        if names and not any(found.tells(name) for name in names):
+            raise MetricError(
+                f"No file in '{path}' has the name of a picture, as '{_stem(names[0])}.txt', .xml or a mask for '{names[0]}'. "
+                "Give the folder where these are; a mask cannot lie beside its picture."
+            )
+        return found
     if path.suffix.casefold() == ".json" and path.is_file():
         return Coco.of_text(text_of(path), str(path), names)
     raise MetricError(
@@ -89,6 +100,10 @@ class _Folder:
             return yolo_boxes(text_of(path, LARGEST_OF_ONE), str(path), shape, self.classes)
         return voc_boxes(text_of(path, LARGEST_OF_ONE), str(path), shape) if kind == ".xml" else path
 
+    def tells(self, name: str) -> bool:
+        """Return whether there is a file of a picture's name."""
+        return any(True for _ in self._files(name))
+
     def digest(self, name: str) -> str:
         path = self._file(name)
         if path is None:
@@ -104,15 +119,26 @@ class _Folder:
         Raises:
             MetricError: several pictures have that name.
         """
+        path, is_own = next(self._files(name), (None, True))
+        if not is_own:
+            self.listed.check_only(name, f"'{path}'")
+        return path
+
+    def _files(self, name: str) -> Iterator[tuple[Path, bool]]:
+        """Yield the files that may tell of a picture, and whether they lie as it does."""
         at = PurePosixPath(name)
         for way in (at, PurePosixPath(at.name)):
             for ending in self.endings:
                 path = self.folder / way.with_suffix(ending)
-                if path.is_file() and path.name != "classes.txt":
-                    if way != at:
-                        self.listed.check_only(name, f"'{path}'")
-                    return path
-        return None
+                if _is_file(path) and path.name != "classes.txt":
+                    yield path, way == at
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a longer name than there can be
+        return False
 
 
 def _stem(name: str) -> str:

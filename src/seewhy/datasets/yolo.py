@@ -8,7 +8,7 @@ from seewhy.datasets.marks import Boxed, boxed
 from seewhy.errors import MetricError
 
 _BOX = 5
-_SLACK = 0.01  # a box may stand over the edge by what tools round
+_SLACK = 0.01  # an edge may stand over the picture's by what tools round
 
 
 def yolo_boxes(text: str, where: str, shape: tuple[int, ...], classes: Sequence[str] = ()) -> list[Boxed]:
@@ -35,19 +35,26 @@ def yolo_boxes(text: str, where: str, shape: tuple[int, ...], classes: Sequence[
             kind, numbers = int(float(words[0])), [float(word) for word in words[1:]]
         except (ValueError, OverflowError):
             numbers = []
-        is_outline = len(numbers) >= 6 and len(numbers) % 2 == 0
-        if not (len(numbers) in (_BOX - 1, _BOX) or is_outline) or not all(-_SLACK <= n <= 1 + _SLACK for n in numbers):
+        edges = _edges(numbers)
+        known = numbers if len(numbers) > _BOX else (*edges, *numbers[_BOX - 1 :])  # an outline's points are edges
+        if not edges or not all(-_SLACK <= number <= 1 + _SLACK for number in known):
             raise MetricError(
                 f"{where} has a line that is none of YOLO's: '{line[:80]}'. Expected: class x y width height, as parts of the "
                 "picture, 0 to 1."
             )
-        if is_outline:
-            xs, ys = numbers[::2], numbers[1::2]
-            left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
-        else:
-            x, y, width, height = numbers[:4]
-            left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        left, top, right, bottom = (min(max(edge, 0.0), 1.0) for edge in edges)
         named = 0 <= kind < len(classes)
         name = classes[kind] if named else str(kind)
         found.append(boxed(left * wide, top * high, right * wide, bottom * high, name, where, named=named))
     return found
+
+
+def _edges(numbers: Sequence[float]) -> tuple[float, ...]:
+    """Return left, top, right and bottom of a box or an outline, as parts of the picture; none of what is neither."""
+    if len(numbers) in (_BOX - 1, _BOX):
+        x, y, width, height = numbers[:4]
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    if len(numbers) < 6 or len(numbers) % 2:
+        return ()
+    xs, ys = numbers[::2], numbers[1::2]
+    return min(xs), min(ys), max(xs), max(ys)

@@ -18,28 +18,43 @@ Matches = Callable[[str, str], bool]
 """From a box's class and the label's name to whether the box is of what the label says."""
 
 
-def class_of(label: str, labels: Labels | None) -> int:
+LONGEST = 18
+"""Digits of a class's number: more do not fit where models count classes."""
+
+
+def class_of(label: str, labels: Labels | None, where: str = "") -> int:
     """Return the class that a label names: by its whole name (with _ for a blank), its number, or what finds one class alone.
+
+    Args:
+        label: what is written.
+        labels: the model's classes.
+        where: where that is written, for messages.
 
     Raises:
         MetricError: it names none.
     """
+    at = f" ({where})" if where else ""
     words = label.replace("_", " ")
     for known in () if labels is None else (labels.exactly(label), labels.exactly(words)):
         if known is not None:
             return known
-    if label.strip().isdecimal():
-        return int(label)
+    if (digits := label.strip()).isdecimal():
+        if len(digits) > LONGEST:
+            raise MetricError(
+                f"The pictures' label '{digits[:LONGEST]}…'{at} is a number of {len(digits):,} digits, which no class has. Give "
+                "a class's number or name."
+            )
+        return int(digits)
     if labels is None:
         raise MetricError(
-            f"The pictures' label '{label}' is a name, and the model's classes have none: give labels= (--labels), or numbers, "
-            "or classes='predicted' (--classes predicted), which explains what the model says."
+            f"The pictures' label '{label}'{at} is a name, and the model's classes have none: give labels= (--labels), or "
+            "numbers, or classes='predicted' (--classes predicted), which explains what the model says."
         )
     try:
         return labels.find(words)
     except TargetError as error:
         raise MetricError(
-            f"The pictures' label '{label}' is none of the model's classes: {error} Or let what the model says be explained: "
+            f"The pictures' label '{label}'{at} is none of the model's classes: {error} Or let what the model says be explained: "
             "classes='predicted' (--classes predicted)."
         ) from error
 

@@ -14,6 +14,9 @@ from seewhy.recorder import Cost
 CONTROLS: tuple[Literal["random", "centre"], ...] = ("random", "centre")
 """Maps that know nothing: the mean of some random ones, and a blob in the middle."""
 
+BETWEEN = " + "
+"""What stands between the names of layers that one map is of."""
+
 _DIGITS = 6  # of a curve's points: it is only drawn
 
 
@@ -125,7 +128,7 @@ def _maps(measured: Measurements) -> list[Judged]:
         origin = rows[0].origin
         values = {row.metric: row.value for row in rows}
         curves = {row.metric: _points(row.curves["map"][0]) for row in rows if row.curves}
-        layer = "" if origin is None else " + ".join(origin.layers)
+        layer = "" if origin is None else BETWEEN.join(origin.layers)
         cost = Cost() if origin is None else origin.costs[0]
         found.append(Judged(name if origin is None else origin.method, layer, False, cost, values, curves))  # noqa: FBT003
     return found

@@ -1,4 +1,7 @@
-"""The file of finished pictures: a line each, written when it is done, so that work that was cut off goes on from there."""
+"""The file of finished pictures: a line each, written when it is done, so that work that was cut off goes on from there.
+
+Each line tells by a digest of which settings it is: a call that still runs while another begins the file anew goes on writing.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 
 from seewhy.errors import MetricError
 from seewhy.evaluation.finished import Finished
-from seewhy.evaluation.settings import Settings, differences, unidentified
+from seewhy.evaluation.settings import Settings, differences, digest_of, unidentified
 
 FILE = "pictures.jsonl"
 
@@ -25,13 +28,19 @@ class Ledger:
         settings: what the results depend on; a file of other ones is refused.
         restart: whether a file that is there is begun anew.
 
+    Attributes:
+        finished: the pictures, by name.
+        notes: what must be said of what was read.
+
     Raises:
         MetricError: the folder cannot be written to, or holds results of other settings.
     """
 
     def __init__(self, folder: Path | None, settings: Settings, *, restart: bool = False) -> None:
         self.finished: dict[str, Finished] = {}
+        self.notes: tuple[str, ...] = ()
         self._path = None if folder is None else folder / FILE
+        self._of = digest_of(settings)
         if self._path is None:
             return
         try:
@@ -52,7 +61,7 @@ class Ledger:
         if self._path is not None:
             try:
                 with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(done.as_json()) + "\n")
+                    file.write(json.dumps({"settings": self._of, **done.as_json()}) + "\n")
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
@@ -70,7 +79,7 @@ class Ledger:
         """Read what was done before; a last line that was cut off is dropped, also from the file."""
         try:
             head, *others = [json.loads(line) for line in _whole_lines(path)]
-            found = [Finished.of_json(each) for each in others]
+            found = [Finished.of_json(each) for each in others if each["settings"] == self._of]
             other = differences(head["settings"], json.loads(json.dumps(settings)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise MetricError(
@@ -90,6 +99,13 @@ class Ledger:
             )
         _drop_rest(path)
         self.finished = {each.picture: each for each in found}
+        if strange := len(others) - len(found):
+            lines = "1 line is" if strange == 1 else f"{strange} lines are"
+            told = (
+                f"{lines} left out of '{path}', of other settings: another call was still writing there when the file was begun "
+                "anew. Give each its own folder."
+            )
+            self.notes = (told,)
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:

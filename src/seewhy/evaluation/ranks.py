@@ -19,7 +19,8 @@ _PER_PAIR = 40  # resamples: Holm's smallest level is LEVEL / pairs, which must 
 _CHUNK = 1000
 
 Floats = npt.NDArray[np.float64]
-Side = Literal["better", "worse", "same"]
+Side = Literal["better", "worse", "not told apart", "too few"]
+"""How a map stands to another; "too few": on fewer pictures than are ever told apart."""
 
 
 def beaten(values: Floats, *, higher: bool, seed: int = 0) -> npt.NDArray[np.bool_]:

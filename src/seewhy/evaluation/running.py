@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seewhy.datasets import Entry, entries, open_truth
+from seewhy.datasets import Entry, counted, entries, open_truth
 from seewhy.errors import ImageError, MetricError, SeewhyError, TargetError
 from seewhy.evaluation.asked import Asking, Matches, class_of
 from seewhy.evaluation.finished import Finished, finished
@@ -18,13 +20,41 @@ from seewhy.evaluation.settings import settings_of
 from seewhy.evaluation.standings import Evaluation
 from seewhy.explainer import Explainer
 from seewhy.images.baselines import named
+from seewhy.maps.smoothing import as_smoothing
 from seewhy.measures import Metric, Wants
 from seewhy.measures import metrics as all_metrics
 from seewhy.measuring import FILLS, USUAL, chosen_metrics, measure
+from seewhy.plan import choose_methods
 from seewhy.progress import Bar
+from seewhy.recorder import Budget
 
 METHODS = ("grad-cam", "hires-cam", "layer-cam", "eigen-cam")
 """Of a call that names none: the class activation maps that most models allow."""
+
+
+@dataclass(frozen=True)
+class Later:
+    """A model that is loaded once all that can be known without it has been checked.
+
+    Attributes:
+        make: loads it.
+    """
+
+    make: Callable[[], Explainer]
+
+
+class Stopped(KeyboardInterrupt):
+    """The user ended an evaluation.
+
+    Attributes:
+        kept: pictures that are finished.
+        of: pictures that were asked for.
+    """
+
+    def __init__(self, kept: int, of: int) -> None:
+        super().__init__()
+        self.kept = kept
+        self.of = of
 
 
 def evaluate(
@@ -74,27 +104,32 @@ def evaluate(
         options: the metrics' own.
 
     Returns:
-        Rows (metric x map), the best first, with interval, rank and cost; prints as a table. `.save(folder)` writes it.
+        Rows (metric x map), by rank, with interval, rank and cost; prints as a table. `.save(folder)` writes it.
 
     Raises:
         MetricError: no pictures, labels or truth that cannot be read, results of other settings in `out`, or all pictures failed.
         SeewhyError: as :func:`seewhy.measure`, before the first picture is done.
     """
-    ask = copy.copy(model if isinstance(model, Explainer) else Explainer(model))
-    ask.progress = False  # one bar at a time: this one
     folder, kept = Path(pictures), None if out is None else Path(out)
     _check_apart(kept, folder)
     names = [methods] if isinstance(methods, str) else [*METHODS] if methods is None else list(methods)
+    _check_methods(names, how or {})
     wanted = chosen_metrics(metric_names(metrics, told=truth is not None), options)
     if truth is None and (lost := [entry.name for entry, _ in wanted if Wants.TRUTH in entry.wants]):
         raise MetricError(f"Metrics that compare with where the thing is ({', '.join(lost)}) need truth= (--truth).")
+    if limit is not None and limit < 1:
+        raise MetricError(f"limit={limit} must be at least 1.")
     apart = [Path(each) for each in (kept, truth) if each is not None and Path(each).resolve() != folder.resolve()]
     there = entries(folder, classes, apart)
+    truths = None if truth is None else open_truth(truth, folder, [each.name for each in there])
+    ask = copy.copy(_loaded(model))  # after all that can be checked without it: loading takes long
+    ask.progress = False  # one bar at a time: this one
     listed = _chosen(there, limit, ask.seed)
+    labelled = {each.label: each.where for each in reversed(listed)}
     indices = {
-        label: class_of(label, ask.model.labels) for label in {each.label for each in listed} if label is not None
+        label: class_of(label, ask.model.labels, where) for label, where in labelled.items() if label is not None
     }
-    asking = Asking(ask, None if truth is None else open_truth(truth, folder, [each.name for each in there]), matches)
+    asking = Asking(ask, truths, matches)
     settings = settings_of(
         ask,
         methods=names,
@@ -113,16 +148,35 @@ def evaluate(
     ]
     if not results:
         name, why = next(iter(skipped.items()))
-        raise MetricError(f"Not one of {len(listed)} pictures could be measured; the first is '{name}': {why}")
-    found = Evaluation(results, settings, skipped, resumed)
+        raise MetricError(f"Not one of {counted(len(listed))} could be measured; the first is '{name}': {why}")
+    found = Evaluation(results, settings, skipped, resumed, ledger.notes)
     if not found.rows:
         raise MetricError(
-            f"Not one of the metrics ({', '.join(found.valueless)}) has a value for any map of {len(results)} pictures. Choose "
+            f"Not one of the metrics ({', '.join(found.valueless)}) has a value for any map of {counted(len(results))}. Choose "
             "others, or another fill."
         )
     if kept is not None:
         found.save(kept)
     return found
+
+
+def _loaded(model: Any) -> Explainer:
+    if isinstance(model, Later):
+        return model.make()
+    return model if isinstance(model, Explainer) else Explainer(model)
+
+
+def _check_methods(names: Sequence[str], how: Mapping[str, Any]) -> None:
+    """Refuse methods and options that are not known.
+
+    Raises:
+        MethodError: one is not.
+    """
+    parameters = inspect.signature(Explainer.compare).parameters.values()
+    words = {each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+    own = {name: value for name, value in how.items() if name not in words}
+    choose_methods(names, own, as_smoothing(how.get("smooth")))
+    Budget.of(how.get("budget"))
 
 
 def _check_apart(kept: Path | None, folder: Path) -> None:
@@ -138,7 +192,15 @@ def _go_on(listed: Sequence[Entry], work: _Work, ledger: Ledger, bar: Bar) -> tu
 
     Raises:
         SeewhyError: the first picture fails for a reason that is not its own.
+        Stopped: the user ends it.
     """
+    try:
+        return _each(listed, work, ledger, bar)
+    except KeyboardInterrupt:
+        raise Stopped(sum(each.name in ledger.finished for each in listed), len(listed)) from None
+
+
+def _each(listed: Sequence[Entry], work: _Work, ledger: Ledger, bar: Bar) -> tuple[dict[str, str], int]:
     skipped: dict[str, str] = {}
     resumed = 0
     for block in bar.blocks(len(listed), 1):
@@ -230,7 +292,5 @@ def _chosen(listed: list[Entry], limit: int | None, seed: int) -> list[Entry]:
     """Return so many of the pictures, drawn at random: more hold the first ones, too."""
     if limit is None or limit >= len(listed):
         return listed
-    if limit < 1:
-        raise MetricError(f"limit={limit} must be at least 1.")
     drawn = set(random.Random(seed).sample(range(len(listed)), len(listed))[:limit])  # noqa: S311 - no secret
     return [each for number, each in enumerate(listed) if number in drawn]

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import seewhy
 from seewhy.explainer import Explainer
 from seewhy.frameworks.shell import Shell
+from seewhy.frameworks.torchscript import TorchShell
 
 Settings = dict[str, Any]
 
@@ -26,6 +27,11 @@ UNIDENTIFIED = "not to be told from others:"
 
 _NAMELESS = re.compile("<lambda>|<locals>")
 _ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
+_FUNCTION = re.compile(r"<((?:built-in )?function [\w.]+) at 0x[0-9a-fA-F]+>")
+"""How a function with a name of its own is shown: its address says nothing, the name does."""
+
+_PASSING = re.compile(r"___torch_mangle_\d+\.|[ ,]*#.*$", re.MULTILINE)
+"""What in a TorchScript graph hangs on the process: numbers of classes, and places in files."""
 
 
 def settings_of(ask: Explainer, **asked: Any) -> Settings:
@@ -34,6 +40,7 @@ def settings_of(ask: Explainer, **asked: Any) -> Settings:
     return {
         "seewhy": seewhy.__version__,
         "model": model.name,
+        "architecture": _architecture(model.module),
         "weights": _weights(model.module) or _unidentified(type(model.module)),
         "preprocess": plain(model.preprocess),
         "labels": None if model.labels is None else _digest("\n".join(model.labels.lines)),
@@ -42,6 +49,11 @@ def settings_of(ask: Explainer, **asked: Any) -> Settings:
         "seed": ask.seed,
         **{name: plain(_by_name(value, model.module)) for name, value in asked.items()},
     }
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """Return a short text that differs where settings do."""
+    return _digest(json.dumps(settings, sort_keys=True))
 
 
 def unidentified(settings: Mapping[str, Any]) -> list[str]:
@@ -83,7 +95,7 @@ def plain(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     """Return how an object shows itself, which tells it from others where it does not show its address in memory."""
-    shown = repr(value)
+    shown = _FUNCTION.sub(r"<\1>", repr(value))
     return _unidentified(type(value)) if _ADDRESS.search(shown) else shown
 
 
@@ -104,9 +116,21 @@ def _by_name(value: Any, model: nn.Module) -> Any:
     return value
 
 
+def _architecture(module: nn.Module) -> str:
+    """Return a text that differs where models of the same weights do other things: another stride, another activation."""
+    program = module.program if isinstance(module, TorchShell) else module
+    shown = _shown(program)
+    if UNIDENTIFIED in shown:
+        return shown
+    if isinstance(program, torch.jit.ScriptModule):  # these show neither options nor functions
+        shown += _PASSING.sub("", str(program.inlined_graph))
+    return _digest(shown + program.code if isinstance(program, fx.GraphModule) else shown)
+
+
 def _weights(module: nn.Module) -> str:
-    """Return a text that differs where weights do; nothing where none are told, as by functions."""
-    weights = module.weights() if isinstance(module, Shell) else module.state_dict()
+    """Return a text that differs where weights or buffers do; nothing where none are told, as by functions."""
+    own = module.weights() if isinstance(module, Shell) else module.state_dict()
+    weights = {**dict(module.named_buffers()), **own}
     return _digest("".join(f"{name}:{_of_weight(value)}\n" for name, value in weights.items()))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from seewhy.evaluation.finished import Finished, Judged
-from seewhy.evaluation.ranks import Side, beaten, ranks
+from seewhy.evaluation.finished import BETWEEN, Finished, Judged
+from seewhy.evaluation.ranks import LEAST, Floats, Side, beaten, ranks
 from seewhy.evaluation.settings import Settings
 from seewhy.measures import find_metric
 from seewhy.measures.statistics import interval
@@ -21,6 +21,9 @@ Map = tuple[str, str, bool]
 """A method, a layer, and whether it is a control."""
 
 RANDOM: Map = ("random", "", True)
+
+NUMBERED = 4
+"""Layers at once from which they are counted, not named: as in captions."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Standing:
         pictures: how many have a value.
         rank: the first and the last that it may have; the same only where it is told apart from all others.
         of: how many are ranked.
-        against_random: whether it is "better" or "worse" than random maps, or the "same" as far as can be told.
+        against_random: whether it is "better" or "worse" than random maps, or "not told apart" from them; "too few": on fewer
+            pictures than are ever told apart; None: there are no random maps to compare with, or it is these.
         forwards, backwards, replays, seconds: what a map took, the mean over the pictures; the recording that several maps share
             is counted in each.
     """
@@ -50,7 +54,7 @@ class Standing:
     pictures: int
     rank: tuple[int, int]
     of: int
-    against_random: Side
+    against_random: Side | None
     forwards: float
     backwards: float
     replays: float
@@ -59,7 +63,16 @@ class Standing:
     @property
     def name(self) -> str:
         """The method and the layer, or the control."""
-        return f"control: {self.method}" if self.control else " ".join(filter(None, (self.method, self.layer)))
+        if self.control:
+            return f"control: {self.method}"
+        several = "" if self.layer == self.layer_words else self.layer_words
+        return f"{self.method} ({several})" if several else " ".join(filter(None, (self.method, self.layer)))
+
+    @property
+    def layer_words(self) -> str:
+        """The layer; of a method of many at once their number."""
+        count = self.layer.count(BETWEEN) + 1
+        return self.layer if count < NUMBERED else f"{count} layers"
 
     @property
     def rank_words(self) -> str:
@@ -74,8 +87,8 @@ class Standing:
 
     @property
     def against_words(self) -> str:
-        """How it stands to random maps; empty for these themselves."""
-        return "" if (self.method, self.layer, self.control) == RANDOM else self.against_random
+        """How it stands to random maps; empty for these themselves, "-" where there are none."""
+        return "" if (self.method, self.layer, self.control) == RANDOM else self.against_random or "-"
 
     @property
     def cost_words(self) -> tuple[str, str]:
@@ -94,6 +107,7 @@ class Evaluation(Table[Standing]):
         left_out: methods that the model does not allow, and why.
         settings: what the results depend on.
         resumed: how many pictures had been finished by an earlier call.
+        notes: what must be said of what was gone on with.
         valueless: metrics that have no value for any map of any picture.
         files: what was written last.
     """
@@ -104,11 +118,13 @@ class Evaluation(Table[Standing]):
         settings: Settings,
         skipped: Mapping[str, str] | None = None,
         resumed: int = 0,
+        notes: Sequence[str] = (),
     ) -> None:
         self.results = tuple(results)
         self.settings = dict(settings)
         self.skipped = dict(skipped or {})
         self.resumed = resumed
+        self.notes = tuple(notes)
         self.files: tuple[Path, ...] = ()
         self.left_out = {name: why for each in self.results for name, why in each.skipped.items()}
         metrics = list(dict.fromkeys(name for each in self.results for judged in each.maps for name in judged.values))
@@ -122,12 +138,15 @@ class Evaluation(Table[Standing]):
         return tuple(dict.fromkeys(row.metric for row in self.rows))
 
     def of(self, metric: str) -> tuple[Standing, ...]:
-        """Return one metric's rows, the best first."""
+        """Return one metric's rows, by rank, and of the same first rank by the mean."""
         name = find_metric(metric).name
         return tuple(row for row in self.rows if row.metric == name)
 
     def best(self, metric: str) -> tuple[Standing, ...]:
-        """Return those that may be the best by a metric: the one with the best mean, and all that are not told apart from it."""
+        """Return those that may be the best by a metric: no other is told to be better, and they are not told apart.
+
+        There are none where each is worse than another, on other pictures: as A than C, B than A, and C than B.
+        """
         return tuple(row for row in self.of(metric) if row.rank[0] == 1)
 
     def curves(self, metric: str) -> dict[Map, npt.NDArray[np.float64]]:
@@ -179,7 +198,10 @@ def _line(row: Standing) -> tuple[str, ...]:
 
 
 def _standings(results: Sequence[Finished], metric: str, seed: int) -> list[Standing]:
-    """Return one metric's rows, the best first."""
+    """Return one metric's rows, by rank, and of the same first rank by the mean.
+
+    Ranks are of the same pictures, and means of those that a map has a value for: where they disagree, ranks are right.
+    """
     better = find_metric(metric).better
     judged: dict[Map, dict[int, Judged]] = {}
     for number, each in enumerate(results):
@@ -197,9 +219,6 @@ def _standings(results: Sequence[Finished], metric: str, seed: int) -> list[Stan
     for column, (key, rank) in enumerate(zip(maps, ranks(wins), strict=True)):
         own = values[:, column]
         costs = [one.cost for one in judged[key].values()]
-        against: Side = "same"
-        if control is not None:
-            against = "better" if wins[column, control] else "worse" if wins[control, column] else "same"
         rows.append(
             Standing(
                 metric,
@@ -210,14 +229,21 @@ def _standings(results: Sequence[Finished], metric: str, seed: int) -> list[Stan
                 pictures=len(costs),
                 rank=rank,
                 of=len(maps),
-                against_random=against,
+                against_random=None if control in (None, column) else _side(values, wins, column, control),
                 forwards=float(np.mean([cost.forwards for cost in costs])),
                 backwards=float(np.mean([cost.backwards for cost in costs])),
                 replays=float(np.mean([cost.replays for cost in costs])),
                 seconds=float(np.mean([cost.seconds for cost in costs])),
             )
         )
-    return sorted(rows, key=lambda row: -row.mean if better == "higher" else row.mean)
+    return sorted(rows, key=lambda row: (row.rank[0], -row.mean if better == "higher" else row.mean))
+
+
+def _side(values: Floats, wins: npt.NDArray[np.bool_], one: int, other: int) -> Side:
+    """Return how a map stands to another."""
+    if np.isfinite(values[:, [one, other]]).all(1).sum() < LEAST:
+        return "too few"
+    return "better" if wins[one, other] else "worse" if wins[other, one] else "not told apart"
 
 
 def _map_of(judged: Judged) -> Map:

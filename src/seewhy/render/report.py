@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from seewhy.datasets import counted
 from seewhy.render.files import image_tag
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ _READ = (
     "Two maps are told apart where the differences between them on the same pictures are larger than chance makes them (a "
     "studentised bootstrap; all pairs of a metric together, by Holm, at 5 %). Intervals are of the mean over the pictures, 95 %, "
     "by bootstrap; those of two maps may overlap though the maps are told apart. Controls know nothing of the model: a map that "
-    "is not better than random tells nothing by this metric."
+    "is not better than random tells nothing by this metric; 'too few' stands for fewer than six pictures, which tell nothing "
+    "apart, '-' for a metric that random maps have no value of."
 )
 
 
@@ -39,7 +41,7 @@ def report_page(evaluation: Evaluation, figures: Mapping[str, bytes]) -> str:
         evaluation: what is told.
         figures: PNGs, by their files' names.
     """
-    title = f"{evaluation.settings.get('model', 'model')}: maps of {len(evaluation.results)} pictures"
+    title = f"{evaluation.settings.get('model', 'model')}: maps of {counted(len(evaluation.results))}"
     parts = [
         f"<h1>{_text(title)}</h1>",
         f"<p class='told'>{_text(_about(evaluation))}</p>",
@@ -69,21 +71,27 @@ def _about(evaluation: Evaluation) -> str:
     asked = "the pictures' own labels" if said == len(results) else "the classes that the model predicts"
     told = [f"Maps explain {asked}."]
     if evaluation.with_truth is not None:
-        told.append(f"Where that is, is told of {evaluation.with_truth} of {len(results)} pictures.")
+        asked = counted(len(results) + len(evaluation.skipped))
+        told.append(f"Where that is was known for {evaluation.with_truth} of {asked}.")
     if evaluation.valueless:
         told.append(f"Without a value for any map: {', '.join(evaluation.valueless)}.")
+    told += [f"Note: {note}" for note in evaluation.notes]
     if evaluation.skipped:
-        told.append(f"{len(evaluation.skipped)} pictures were skipped; they are listed below.")
+        told.append(f"Skipped: {counted(len(evaluation.skipped))}, listed below.")
     return " ".join(told)
 
 
 def _best(evaluation: Evaluation, metric: str) -> str:
-    first, *others = evaluation.best(metric)
-    same = [row.name for row in others]
-    if not same:
-        return f"By {metric}, {first.name} is the best ({first.mean:.3f})."
+    rows = evaluation.best(metric)
+    if not rows:
+        return f"By {metric}, none is the best: each is worse than another on the pictures that both have a value for."
+    first, *others = rows
+    told = f"By {metric}, {first.name} ({first.mean:.3f})"
+    if not others:
+        return f"{told} {'is' if first.rank == (1, 1) else 'may be'} the best."
+    same = [f"{row.name} ({row.mean:.3f})" for row in others]
     several = ", ".join(same[:6]) + (f" and {len(same) - 6} more" if len(same) > 6 else "")
-    return f"By {metric}, {first.name} has the best mean ({first.mean:.3f}), not told apart from {several}."
+    return f"{told} may be the best, not told apart from {several}."
 
 
 def _table(metric: str, rows: Sequence[Standing]) -> str:
@@ -108,7 +116,7 @@ def _line(row: Standing) -> str:
     cells = [
         (row.rank_words, ""),
         (name, ""),
-        (row.layer, ""),
+        (row.layer_words, ""),
         (f"{row.mean:.3f}", "n"),
         (row.interval_words, "n"),
         (str(row.pictures), "n"),

@@ -41,7 +41,9 @@ def bars(evaluation: Evaluation) -> Page:
         _bars(ax, evaluation.of(metric), colours)
     for ax in cells[len(metrics) :]:
         ax.set_axis_off()
-    drawn.supxlabel("behind each name its rank; whiskers: where the mean lies with 95 %", fontsize=8, color="0.35")
+    some = any(row.interval is not None for row in evaluation.rows)
+    whiskers = "; whiskers: where the mean lies with 95 %" if some else ""
+    drawn.supxlabel(f"behind each name its rank{whiskers}", fontsize=8, color="0.35")
     return drawn
 
 
@@ -49,12 +51,12 @@ def _bars(ax: Axes, rows: Sequence[Standing], colours: dict[str, str]) -> None:
     places = np.arange(len(rows))[::-1]
     means = [row.mean for row in rows]
     ends = [(row.mean, row.mean) if row.interval is None else row.interval for row in rows]
-    wings = np.array(
-        [[max(0.0, row.mean - low), max(0.0, high - row.mean)] for row, (low, high) in zip(rows, ends, strict=True)]
-    )
     shades = [_GREY if row.control else colours[row.name] for row in rows]
     ax.barh(places, means, height=0.72, color=shades, alpha=0.85)
-    ax.errorbar(means, places, xerr=wings.T, fmt="none", ecolor="0.15", elinewidth=1, capsize=2.5)
+    for row, place in zip(rows, places, strict=True):
+        if row.interval is not None:
+            wings = [[max(0.0, row.mean - row.interval[0])], [max(0.0, row.interval[1] - row.mean)]]
+            ax.errorbar([row.mean], [place], xerr=wings, fmt="none", ecolor="0.15", elinewidth=1, capsize=2.5)
     ax.set_yticks(places, labels=[f"{_short(row.name)}   {row.rank_words}" for row in rows])
     for label in ax.get_yticklabels():
         label.set_parse_math(False)
