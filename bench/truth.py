@@ -67,7 +67,7 @@ SURELY = 2.5  # standard errors below the best single map, after which another i
 
 
 def maps_of(
-    ask: Explainer, image: Path, dear: Sequence[str], among: Collection[str] | None
+    ask: Explainer, image: Any, dear: Sequence[str], among: Collection[str] | None
 ) -> Iterator[tuple[str, Explanation]]:
     """Yield every candidate map of a photograph with its name; of single ones only those `among` the given."""
     for name, rounds in (("auto", 4), ("auto (rounds=2)", 2), ("auto (rounds=0)", 0)):
@@ -103,7 +103,7 @@ def _is_single(name: str) -> bool:
 
 
 def measured(
-    ask: Explainer, image: Path, other: Path, dear: Sequence[str] = (), among: Collection[str] | None = None
+    ask: Explainer, image: Any, other: Any, dear: Sequence[str] = (), among: Collection[str] | None = None
 ) -> dict[str, list[float]]:
     """Return each map's T by noise, by interpolation and by another photograph."""
     found = dict(maps_of(ask, image, dear, among))
