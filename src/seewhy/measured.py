@@ -54,7 +54,7 @@ class Measured:
         values: `(image,)` float64; NaN where the metric has no value.
         random: the same of random maps, their mean.
         centre: the same of a blob in the middle.
-        interval: where the mean over the images lies with 95 %, by bootstrap; None for fewer than 3 images.
+        interval: where the mean over the images lies with 95 %, by bootstrap; None for fewer than 6 images that have a value.
         fills: by each fill, where the metric depends on one, the mean value and that of random maps, over the images where both
             have one; without such gaps `value` is the mean of these.
         curves: `(image, point)` of the map, of "random" and of the "centre", where the value is the area under a curve over
