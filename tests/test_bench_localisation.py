@@ -52,17 +52,17 @@ def test_a_thing_is_asked_for_where_the_model_sees_it_and_it_is_not_everywhere(
 
 def test_the_table_takes_later_methods_in_and_counts_each_ones_things() -> None:
     rows = [
-        _row("a", "x", x=(1, 0.6), centre_blob=(1, 0.5)),
-        _row("b", "x", x=(0, 0.4), centre_blob=(1, 0.5)),
-        _row("c", "x", x=(1, 0.8), centre_blob=(0, 0.5)),
+        *(_row(name, "x", x=(1, 0.6), centre_blob=(1, 0.5)) for name in "ad"),
+        *(_row(name, "x", x=(0, 0.4), centre_blob=(1, 0.5)) for name in "be"),
+        *(_row(name, "x", x=(1, 0.8), centre_blob=(0, 0.5)) for name in "cf"),
         _row("a", "y", y=(0, 0.9), centre_blob=(1, 0.5)),
     ]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(rows).splitlines() if "|" in line][
         2:
     ]
-    assert [row[:2] for row in cells] == [["y", "1"], ["x", "3"], ["centre blob", "3"]]
+    assert [row[:2] for row in cells] == [["y", "1"], ["x", "6"], ["centre blob", "6"]]
     assert cells[0][2:] == ["0.000", "-1.000", "0.900", "+0.400"]
     assert cells[1][2] == "0.667"
     assert cells[1][4] == "0.600"
     assert cells[1][5].startswith("+0.100 (")
-    assert table(rows).endswith("3 things in 3 photographs.")
+    assert table(rows).endswith("6 things in 6 photographs.")

@@ -16,6 +16,7 @@ from torch.nn import functional
 import seewhy
 from seewhy.evidence import Aspects, Evidence, Seen, edge_share, judged
 from seewhy.measures.controls import shuffled
+from seewhy.measures.drawing import drawn_for
 from seewhy.verifying import CONTROL_PARTS, FORWARDS, PARTS, SHUFFLES, verified
 
 PICTURES = 67  # of each kind: 201 in all
@@ -203,7 +204,7 @@ def test_evidence_equals_runs_made_by_hand(ask: seewhy.Explainer) -> None:
     evidence = why.evidence
     assert evidence is not None
     values = torch.from_numpy(why.viewed("signed").scaled("none")).flatten()
-    mixed = torch.randperm(1024, generator=torch.Generator().manual_seed(0))  # the order of places of one value
+    mixed = torch.randperm(1024, generator=drawn_for(image, 0, "order"))  # the order of places of one value
     order = mixed[values[mixed].argsort(descending=True, stable=True)]
     from seewhy.images.blur import gaussian_blur
 

@@ -54,11 +54,11 @@ class Measured:
         values: `(image,)` float64; NaN where the metric has no value.
         random: the same of random maps, their mean.
         centre: the same of a blob in the middle.
-        interval: where the mean over the images lies with 95 %, by bootstrap; None for fewer than 3 images.
+        interval: where the mean over the images lies with 95 %, by bootstrap; None for fewer than 6 images that have a value.
         fills: by each fill, where the metric depends on one, the mean value and that of random maps, over the images where both
             have one; without such gaps `value` is the mean of these.
-        curves: `(image, point)` of the map, of "random" and of the "centre", where the value is the area under a curve over
-            0..1; the mean over the fills.
+        curves: `(image, point)` of the map, of "random" and of the "centre", where the value is the area under a curve over 0..1
+            with the same points for every image (deletion, insertion); the mean over the fills.
         origin: how the map was made, where that is known.
         flat: whether the map is the same everywhere, on some image: its places then have no order but a drawn one.
     """
@@ -82,7 +82,11 @@ class Measured:
 
     @property
     def beats_random(self) -> bool:
-        """Whether the mean is better than that of random maps, over the images where both have a value; never of a flat map."""
+        """Whether the mean is better than that of random maps, over the images where both have a value; never of a flat map.
+
+        One image decides nothing: a map that knows nothing is better than the random ones there about every second time. And
+        these are smooth: noise as fine as single places, removed first, destroys a picture faster than they do.
+        """
         return not self.flat and self._gain(*paired_means(self.values, self.random)) > 0
 
     @property

@@ -72,14 +72,15 @@ def measure(
         Rows (metric x map) with value, controls, and over several images an interval; prints as a table.
 
     Raises:
-        MetricError: unknown metric or option, maps that do not fit, no `truth` for a metric that needs it, or no probability for
-            one that is about nothing else.
+        MetricError: unknown metric or option, maps that do not fit, several questions ("top:3"), no `truth` for a metric that
+            needs it, or no probability for one that is about nothing else.
         SeewhyError: as :func:`seewhy.explain`.
     """
     ask = model if isinstance(model, Explainer) else Explainer(model)
     wanted = chosen_metrics([metrics] if isinstance(metrics, str) else USUAL if metrics is None else metrics, options)
     given = present(ask, image, maps, target, layers, {**(how or {}), **({} if wrt is None else {"wrt": wrt})})
     recorded, single = ask.recorded(image, given.target, wrt=wrt)
+    _check_question(recorded, given.target)
     bench = _Bench(ask, recorded, given, None if truth is None else [truth] if single else truth, controls=controls)
     bench.check([metric for metric, _ in wanted])
     fills = list(fill) if isinstance(fill, list | tuple) else [fill]
@@ -100,6 +101,19 @@ def chosen_metrics(names: Sequence[str], options: Mapping[str, Any]) -> list[tup
         if not any(name in entry.options for entry in found):
             found[0].check_options({name: value})
     return [(entry, {name: value for name, value in options.items() if name in entry.options}) for entry in found]
+
+
+def _check_question(recorded: Recorded, target: Any) -> None:
+    """Refuse several questions: the maps of each would be judged by what the first asks.
+
+    Raises:
+        MetricError: there are several.
+    """
+    questions = recorded.recordings.questions
+    if len(questions) > 1:
+        raise MetricError(
+            f"target={target!r} asks {len(questions)} questions; measure each alone: target= a class's name or index, or one box."
+        )
 
 
 class _Bench:
@@ -236,5 +250,15 @@ def _truths(given: Sequence[Any], recorded: Recorded) -> Tensor:
         shape, space = sample.geometry.original_shape, tuple(sample.tensor.shape[1:])
         several = isinstance(each, list) and len(each) > 0 and isinstance(each[0], list | tuple)
         mask = np.logical_or.reduce([mask_of(one, shape) for one in (each if several else [each])])
-        found.append(torch.from_numpy(sample.geometry.to_grid(mask, space) >= 0.5))
+        found.append(torch.from_numpy(_most_covered(sample.geometry.to_grid(mask, space))))
     return torch.stack(found)
+
+
+def _most_covered(parts: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return which places a thing covers by half or more; of one smaller than that, those of which it covers most."""
+    peak = parts.max()
+    return np.asarray((parts >= min(0.5, peak - _ROUNDING)) & (parts > _ROUNDING))
+
+
+_ROUNDING = 1e-6
+"""By how much shares of places that are covered alike may differ, and what beside the thing may seem to be covered."""

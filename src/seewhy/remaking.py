@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from seewhy.measures.drawing import drawn_for
 from seewhy.measures.trial import UNKNOWN
 from seewhy.presented import Presented, by_name
 from seewhy.recorder import Recordings
-from seewhy.targets import Question
+from seewhy.targets import ClassTarget, DirectionTarget, LogOddsTarget, ProbabilityTarget, Question, Target
 from seewhy.untrained import untrained
 
 Maps = Float[Tensor, "batch map *space"]
@@ -53,7 +54,7 @@ class Remaking:
         return self._made(self._ask, images, list(self._question))
 
     def of_other_class(self, seed: int) -> Maps:
-        """Return the maps of the same inputs about another class, drawn at random.
+        """Return the maps of the same inputs about another class, drawn at random and asked about in the same way.
 
         Raises:
             MetricError: the maps are not about one class of several.
@@ -62,11 +63,22 @@ class Remaking:
         indices = [target.index for target in self._question]
         if self._outputs.ndim != 2 or classes < 2 or None in indices:
             raise MetricError("The metric asks about another class, and these maps are not about one class of several.")
+        for target in self._question:
+            if not isinstance(target, _OF_ONE):
+                asked = target.describe(self._ask.model.labels)
+                raise MetricError(
+                    f"The metric asks about another class in place of one, and '{asked}' is not about one alone. Ask "
+                    "about one class (target='NAME'), or leave the metric out."
+                )
         drawn = [
             int(torch.randint(1, classes, (), generator=drawn_for(image, seed, "other class")))
             for image in self._images
         ]
-        others = [(index + step) % classes for index, step in zip(indices, drawn, strict=True) if index is not None]
+        others = [
+            _about(target, (index + step) % classes)
+            for target, index, step in zip(self._question, indices, drawn, strict=True)
+            if index is not None
+        ]
         return self._made(self._ask, self._images, others)
 
     def of_randomised(self, seed: int, part: float) -> Maps:
@@ -103,6 +115,16 @@ class Remaking:
                 "compared. Name layers=."
             )
         return made.on_inputs([Geometry.identity(tuple(image.shape[1:])) for image in inputs])
+
+
+def _about(target: Target, index: int) -> Target:
+    """Return the same question about another class: a logit, a probability or its log-odds, as before."""
+    kept = {"predicted": False} if isinstance(target, ClassTarget | LogOddsTarget | DirectionTarget) else {}
+    found: Target = replace(target, index=index, **kept)  # type: ignore[type-var]
+    return found
+
+
+_OF_ONE = (ClassTarget, ProbabilityTarget, LogOddsTarget, DirectionTarget)
 
 
 def _listed(layers: tuple[tuple[str, ...], ...]) -> str:

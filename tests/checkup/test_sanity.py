@@ -121,7 +121,7 @@ def test_numbers_are_those_of_a_slow_way(looker: seewhy.Explainer, both: tuple[T
     found = seewhy.sanity(looker, image, ["saliency", "input-x-gradient"], target=RING)
     own = looker(image, RING, "saliency").raw.flatten()
     others = [looker(image, kind, "saliency").raw.flatten() for kind in (0, CROSS)]
-    expected = np.mean([spearmanr(own, other).statistic for other in others])
+    expected = np.median([spearmanr(own, other).statistic for other in others])
     assert found.outcome("class", "saliency").value == pytest.approx(expected, abs=1e-5)
     sizes = []
     for part in (1 / 3, 2 / 3, 1.0):
@@ -176,6 +176,77 @@ def test_a_turned_sign_is_another_class_and_the_same_model() -> None:
     assert (row.verdict, row.value) == ("fails", pytest.approx(0.9))
 
 
+def test_one_map_of_another_sign_hides_no_two_that_stay() -> None:
+    known = trust.Known("any", 0.2)
+    row = trust.of_class(known, np.array([0.95, 0.95, -0.9]), "a", ["b", "c", "d"])
+    assert (row.verdict, row.value) == ("fails", pytest.approx(0.95))
+    assert row.numbers["each"] == {"b": 0.95, "c": 0.95, "d": -0.9}
+    assert (
+        row.found == "The map of 'a' is nearly that of 'b', 'c': it shows what speaks for all, not what sets 'a' apart."
+    )
+    row = trust.of_class(known, np.array([0.95]), "a", ["b"], chosen=True)
+    end = "it shows what speaks for both, not what sets 'a' apart. Classes that look alike may rightly share a map."
+    assert row.found.endswith(end)
+    row = trust.of_class(known, np.array([0.95, 0.1, -0.9]), "a", ["b", "c", "d"])
+    assert (row.verdict, row.value) == ("passes", pytest.approx(0.1))
+    assert row.found.endswith(
+        "than that of 'c', 'd' (no more than unrelated maps): it is about the class. It is nearly that of 'b'."
+    )
+
+
+def test_the_same_places_with_the_sign_turned_are_the_same_map_whatever_is_shown() -> None:
+    found = {"noise": np.full(3, -0.95), "shuffled patches": np.array([0.1, -0.1, 0.3])}
+    row = trust.of_input(trust.Known("any", 0.2), found)
+    assert (row.verdict, row.value) == ("fails", pytest.approx(0.95))
+    assert row.found.startswith("Much the same map is drawn of noise")
+    assert dict(row.numbers) == {"noise": pytest.approx(0.95), "shuffled patches": pytest.approx(0.5 / 3)}
+
+
+def test_of_weights_what_is_judged_is_what_is_told() -> None:
+    known = trust.Known("any", 0.2)
+    row = trust.of_weights(known, np.array([[1.0, 0.99, 0.14], [1.0, 0.99, -0.14]]), (1 / 3, 2 / 3, 1.0))
+    assert (row.verdict, row.value) == ("fails", pytest.approx(0.71))
+    assert "(0.71 on average; the last 33%: 1.00, the last 67%: 0.99, all layers drawn anew: 0.14)" in row.found
+    assert "edges" not in row.found
+    assert "edges" in trust.of_weights(known, np.full((2, 3), 0.9), (1 / 3, 2 / 3, 1.0)).found
+
+
+def test_a_map_that_is_the_same_everywhere_is_neither_alike_nor_other() -> None:
+    known, flat = trust.Known("any", 0.2), torch.ones(1, 8, 8)
+    values = torch.arange(64.0).view(1, 8, 8)
+    assert np.isnan(trust.likeness(values, flat)).all()
+    assert np.isnan(trust.likeness(flat, values)).all()
+    nothing = np.full(3, np.nan)
+    rows = [
+        trust.of_class(known, nothing, "a", ["b", "c", "d"]),
+        trust.of_weights(known, np.stack([nothing, nothing]), (1 / 3, 2 / 3, 1.0)),
+        trust.of_input(known, {"noise": nothing, "shuffled patches": nothing}),
+    ]
+    for row in rows:
+        assert (row.verdict, row.found) == ("cannot be asked", trust.BLANK)
+    some = np.array([0.9, np.nan, 0.9])
+    assert trust.of_class(known, some, "a", ["b", "c", "d"]).value == pytest.approx(0.9)
+    row = trust.of_weights(known, np.array([[0.9, np.nan, np.nan], [0.8, np.nan, 0.7]]), (1 / 3, 2 / 3, 1.0))
+    assert row.value == pytest.approx((0.85 + 0.7) / 2)
+    assert row.found.endswith(" 3 of 6 maps made again are the same everywhere and are left out.")
+    row = trust.of_input(known, {"noise": nothing, "shuffled patches": np.array([np.nan, 0.2, -0.4])})
+    assert (row.verdict, row.value) == ("passes", pytest.approx(0.3))
+    assert row.found.startswith("Shuffled patches have other maps: it is about this picture. 4 of 6 maps")
+
+
+def test_controls_do_not_count_in_agreement(looker: seewhy.Explainer, both: tuple[Tensor, dict[int, Tensor]]) -> None:
+    found = seewhy.sanity(looker, both[0], ["grad-cam", "layer-cam", "random", "edges"])
+    for name in ("random", "edges"):
+        row = found.outcome("agreement", name)
+        assert row.verdict == "cannot be asked"
+        assert "It is a control" in row.found
+    assert set(found.outcome("agreement", "grad-cam").numbers["each"]) == {"layer-cam"}
+    assert np.isfinite(found.agreement).all()
+    alone = seewhy.sanity(looker, both[0], ["grad-cam", "edges"]).outcome("agreement", "grad-cam")
+    assert alone.verdict == "cannot be asked"
+    assert "controls do not count" in alone.found
+
+
 def test_who_disagrees_is_named(generator: torch.Generator) -> None:
     smooth = functional.interpolate(torch.randn((2, 1, 5, 5), generator=generator), size=32, mode="bicubic")[:, 0]
     maps = torch.stack([smooth[0], smooth[0] ** 3, smooth[0] + 0.1, -smooth[0], torch.ones(32, 32)])
@@ -218,6 +289,14 @@ def test_what_cannot_be_asked_says_why(batch: Tensor) -> None:
     assert "so little structure" in coarse.unknowable
 
 
+def test_the_figures_title_is_about_the_maps_below(batch: Tensor) -> None:
+    told = seewhy.sanity(make_small_net(), batch[0], "grad-cam", target=1).figure()._suptitle.get_text()
+    assert (
+        "Above, what the model was shown; below, a method's maps a row: all must look different from the row's first"
+        in told
+    )
+
+
 def test_the_model_is_given_back_and_every_layer_has_its_row(batch: Tensor) -> None:
     net = make_small_net()
     before = {name: each.clone() for name, each in net.state_dict().items()}
@@ -247,6 +326,15 @@ def test_what_is_refused(batch: Tensor) -> None:
         seewhy.sanity(TwoInputs().eval(), (batch[:1], torch.ones(1)), "saliency")
     with pytest.raises(TargetError, match="7"):
         seewhy.sanity(make_small_net(), batch[0], "saliency", other=7)
+    for asked, other in ((3, 3), ("probability:3", 3), (None, int(make_small_net()(batch[:1]).argmax()))):
+        with pytest.raises(
+            TargetError, match=rf"other={other} \(--other\) is what the maps are about already, '.*class {other}'"
+        ):
+            seewhy.sanity(make_small_net(), batch[0], "saliency", target=asked, other=other)
+    with pytest.raises(TargetError, match=r"other='top:2' \(--other\) asks 2 questions"):
+        seewhy.sanity(make_small_net(), batch[0], "saliency", other="top:2")
+    with pytest.raises(MetricError, match="about one question, and target='top:3' asks 3"):
+        seewhy.sanity(make_small_net(), batch[0], "saliency", target="top:3")
     line = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
     found = seewhy.sanity(line, torch.randn(2, 40, generator=torch.Generator().manual_seed(0)), "saliency")
     with pytest.raises(RenderError, match="drawn for pictures only"):

@@ -91,6 +91,19 @@ def test_places_of_the_same_value_are_in_a_seeded_order(generator: torch.Generat
     assert not torch.equal(first.flatten(), torch.arange(64))  # a row after the other would be a map, too
 
 
+def test_places_of_the_same_value_are_in_another_order_in_each_image_alone_or_in_a_batch(
+    generator: torch.Generator,
+) -> None:
+    images, flat = torch.rand((3, 1, 8, 8), generator=generator), torch.zeros((3, 2, 8, 8))
+    model = Weighted(torch.ones(2, 1, 8, 8))
+    ranks = tried(model, images, flat).ranks
+    assert len({tuple(each.flatten().tolist()) for each in ranks[:, 0]}) == 3
+    assert torch.equal(ranks[:, 0], ranks[:, 1])  # maps of one image share it
+    for row in range(3):
+        assert torch.equal(tried(model, images[row : row + 1], flat[:1]).ranks[0], ranks[row])
+        assert ranks[row, 0].flatten().sort().values.tolist() == list(range(64))
+
+
 def test_what_is_the_same_for_all_maps_is_run_once(generator: torch.Generator) -> None:
     images, maps = torch.rand((1, 1, 4, 4), generator=generator), torch.rand((1, 5, 4, 4), generator=generator)
     trial = tried(Weighted(torch.ones(2, 1, 4, 4)), images, maps)

@@ -107,6 +107,9 @@ def test_a_flat_map_does_not_always_hit() -> None:
         for n in range(60)
     ]
     assert 1 <= sum(pointing_game(each).item() for each in seeds) <= 30  # 10 expected
+    images = torch.rand((60, 1, 10, 12), generator=torch.Generator().manual_seed(0))
+    together = tried(Weighted(torch.ones(2, 1, 10, 12)), images, maps, truth=_box().expand(60, -1, -1))
+    assert 1 <= pointing_game(together).sum().item() <= 30  # nor always, or never, over many images
 
 
 def test_masses_are_of_what_was_asked_for() -> None:

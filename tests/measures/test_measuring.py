@@ -92,9 +92,10 @@ def test_several_explanations_go_by_their_methods_or_layers(batch: Tensor) -> No
 def test_several_images_are_each_ones_value_with_an_interval_around_their_mean(batch: Tensor) -> None:
     ask = seewhy.Explainer(make_small_net())
     names = ["insertion", "faithfulness-correlation"]
+    batch = torch.cat([batch, batch.flip(3)])
     together = seewhy.measure(ask, list(batch), ["grad-cam"], names, steps=5, runs=20, target=2, fill="mean")
     for row in together:
-        assert row.values.shape == (3,)
+        assert row.values.shape == (6,)
         assert row.value == pytest.approx(row.values.mean())
         low, high = row.interval
         assert row.values.min() <= low < row.value < high <= row.values.max()
@@ -148,6 +149,22 @@ def test_truth_as_a_box_or_a_mask(kind: str, corner: seewhy.Explainer, picture: 
     for name in names:
         assert found.value(name, "right") == pytest.approx(1, abs=0.03)
         assert found.value(name, "wrong") == pytest.approx(0, abs=0.03)
+
+
+def test_a_thing_too_small_for_the_inputs_places_is_where_it_covers_most(corner: seewhy.Explainer) -> None:
+    """A picture of 320 x 480 pixels on 32 x 32 places, of 10 x 15 pixels each."""
+    picture = np.full((320, 480, 3), 128, np.uint8)
+    right, beside = np.zeros((32, 32), np.float32), np.zeros((32, 32), np.float32)
+    right[7, 4], beside[7, 5] = 1, 1
+    maps = {"right": right, "beside": beside}
+    names = ["pointing-game", "energy-pointing-game"]
+    for box, beside_too in (((62, 71, 66, 74), 0), ((73, 71, 77, 74), 1)):  # the second lies across two places
+        found = seewhy.measure(corner, picture, maps, names, target=0, truth=box)
+        for name, shares in (("pointing-game", (1, beside_too)), ("energy-pointing-game", (1, beside_too))):
+            assert (found.value(name, "right"), found.value(name, "beside")) == shares
+    gone = seewhy.Explainer(Corner().eval(), preprocess={**SQUASH, "fit": "crop", "resize": (32, 32)})
+    [row] = seewhy.measure(gone, picture, {"right": right}, "pointing-game", target=0, truth=(0, 0, 9, 9))
+    assert np.isnan(row.value)  # what was cropped away is nowhere
 
 
 def test_truth_of_several_images_is_one_each(corner: seewhy.Explainer, picture: np.ndarray) -> None:
@@ -250,6 +267,16 @@ def test_what_does_not_fit_is_told(more: dict[str, object], words: str, batch: T
     given = {"maps": {"mine": np.ones((24, 40))}, "metrics": "sparseness", **more}
     with pytest.raises((seewhy.MetricError, seewhy.TargetError), match=words):
         seewhy.measure(make_small_net(), batch[0], **given)
+
+
+def test_several_questions_are_refused(batch: Tensor) -> None:
+    """The maps of all of them would be judged by what the first asks."""
+    ask = seewhy.Explainer(make_small_net())
+    for maps in ("grad-cam", {"mine": np.ones((24, 40))}):
+        with pytest.raises(seewhy.MetricError, match=r"target='top:3' asks 3 questions; measure each alone: target="):
+            seewhy.measure(ask, batch[0], maps, "sparseness", target="top:3")
+    alone = seewhy.measure(ask, batch[0], "grad-cam", "sparseness", target="top:1")
+    assert [row.map for row in alone] == ["grad-cam"]
 
 
 def test_explanations_of_other_pictures_are_refused(batch: Tensor) -> None:

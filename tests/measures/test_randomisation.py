@@ -65,6 +65,23 @@ def test_random_logit_asks_about_another_class_of_each_image(batch: Tensor) -> N
         assert min(abs(abs(each) - row.values[number]) for each in others) < 1e-4
 
 
+def test_random_logit_of_a_probability_asks_for_another_classs_probability(batch: Tensor) -> None:
+    ask = seewhy.Explainer(make_small_net())
+    [row] = seewhy.measure(ask, batch[0], "saliency", "random-logit", target="probability:1", similarity="pearson")
+
+    def alike(one: str, other: str) -> float:
+        maps = [ask(batch[0], target, "saliency").raw.flatten() for target in (one, other)]
+        return abs(np.corrcoef(*maps)[0, 1])
+
+    classes = [each for each in range(make_small_net()(batch[:1]).shape[1]) if each != 1]
+    asked = [alike("probability:1", f"probability:{each}") for each in classes]
+    logits = [alike("probability:1", str(each)) for each in classes]
+    assert min(abs(row.value - each) for each in asked) < 1e-5
+    assert min(abs(row.value - each) for each in logits) > 1e-4
+    with pytest.raises(seewhy.MetricError, match="in place of one, and 'class 2 vs class 1' is not about one alone"):
+        seewhy.measure(ask, batch[0], "saliency", "random-logit", target="2-vs-1")
+
+
 def test_a_score_that_stands_alone_has_no_other_class(batch: Tensor) -> None:
     single = seewhy.Explainer(SmallNet(classes=1).eval())
     with pytest.raises(seewhy.MetricError, match="not about one class of several"):

@@ -23,7 +23,15 @@ from seewhy.measures.controls import elsewhere
 from seewhy.measures.placing import on_input
 from seewhy.plan import Layers
 from seewhy.presented import names_of
-from seewhy.targets import Target, TargetLike
+from seewhy.targets import (
+    ClassTarget,
+    DirectionTarget,
+    LogOddsTarget,
+    PlacesTarget,
+    ProbabilityTarget,
+    Target,
+    TargetLike,
+)
 from seewhy.untrained import untrained
 
 METHODS = ("grad-cam", "layer-cam", "attn-lrp")
@@ -76,13 +84,13 @@ def sanity(
         and `.remedy`; `.agreement`, `.maps`, `.figure()` and `.save()`; prints as a table.
 
     Raises:
-        MetricError: several images, or a model of several inputs.
-        TargetError: there is no such `target` or `other`.
+        MetricError: several images or questions ("top:3"), or a model of several inputs.
+        TargetError: there is no such `target` or `other`, or both are the same.
         SeewhyError: as :func:`seewhy.explain`.
     """
     ask = model if isinstance(model, Explainer) else Explainer(model)
     recorded, _ = ask.recorded(image, target)
-    _check(recorded)
+    _check(recorded, target)
     sample, question = recorded.samples[0], recorded.recordings.questions[0][0]
     names = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
     maker = _Maker(names, layers, how or {})
@@ -140,7 +148,7 @@ def _looked(
     ]
 
 
-def _check(recorded: Recorded) -> None:
+def _check(recorded: Recorded, target: TargetLike) -> None:
     if len(recorded.samples) != 1:
         raise MetricError(
             f"The sanity checks are about one image, and {len(recorded.samples)} were given. Ask for each alone."
@@ -149,12 +157,18 @@ def _check(recorded: Recorded) -> None:
         raise MetricError(
             "The sanity checks make the maps again of other inputs, which is not possible yet for a model that takes several."
         )
+    if (count := len(recorded.recordings.questions)) > 1:
+        raise MetricError(
+            f"The sanity checks are about one question, and target={target!r} asks {count}. Ask for each alone."
+        )
 
 
 def _known(made: Comparison, maps: Float[Tensor, " map *space"], seed: int) -> list[trust.Known]:
     return [
-        trust.known_of(name, values, seed, is_blind=not find_method(why.method).class_specific)
-        for name, why, values in zip(names_of(made), made, maps, strict=True)
+        trust.known_of(
+            name, values, seed, is_blind=not entry.class_specific, is_control=entry.source.startswith("control")
+        )
+        for name, entry, values in zip(names_of(made), (find_method(why.method) for why in made), maps, strict=True)
     ]
 
 
@@ -228,14 +242,18 @@ class _Bench:
 
         Raises:
             MetricError: there are none.
+            TargetError: it is the class that the maps are about, or there are several.
         """
+        if other is not None:
+            self._check_other(other)
         others = self._drawn_classes() if other is None else [other]
         made = self.maker.of(self.ask, [self.image], *others)[0]
         each = [made[number :: len(others)] for number in range(len(others))]
         found = np.stack([self._likeness(maps) for maps in each])
         asked, names = self.target.describe(self.ask.model.labels), [maps[0].target for maps in each]
         return _Found(
-            lambda known, number: trust.of_class(known, found[:, number], asked, names), {f"for {names[0]}": each[0]}
+            lambda known, number: trust.of_class(known, found[:, number], asked, names, chosen=other is not None),
+            {f"for {names[0]}": each[0]},
         )
 
     def other_weights(self) -> _Found:
@@ -266,6 +284,17 @@ class _Bench:
             {kind: each[0] for kind, each in made.items()},
         )
 
+    def _check_other(self, other: TargetLike) -> None:
+        recorded, _ = self.ask.recorded(self.image, other)
+        questions = recorded.recordings.questions
+        if len(questions) > 1:
+            raise TargetError(f"other={other!r} (--other) asks {len(questions)} questions. Name one other class.")
+        if _is_same(questions[0][0], self.target):
+            raise TargetError(
+                f"other={other!r} (--other) is what the maps are about already, '{self.target.describe(self.ask.model.labels)}'. "
+                "Name another class, or none: up to three are then drawn at random."
+            )
+
     def _drawn_classes(self) -> list[int]:
         index, output = self.target.index, self.output
         if index is None or output.ndim != 1 or len(output) < 2:
@@ -285,6 +314,20 @@ class _Bench:
     def _likeness(self, made: Sequence[Explanation]) -> Any:
         """Return how alike maps are to the given ones: `(map,)`."""
         return trust.likeness(self.maps, _on_input(made, self.image))
+
+
+def _is_same(one: Target, other: Target) -> bool:
+    """Return whether two questions are about the same thing, be it as a score or as a probability."""
+    if isinstance(one, PlacesTarget) and isinstance(other, PlacesTarget):
+        return _is_same(one.what, other.what) and torch.equal(one.weights, other.weights)
+    if isinstance(one, DirectionTarget) and isinstance(other, DirectionTarget):
+        return (one.index, one.up) == (other.index, other.up)
+    if isinstance(one, _OF_CLASSES) and isinstance(other, _OF_CLASSES):
+        return (one.index, getattr(one, "side", None)) == (other.index, getattr(other, "side", None))
+    return one == other
+
+
+_OF_CLASSES = (ClassTarget, ProbabilityTarget, LogOddsTarget)
 
 
 def _on_input(made: Sequence[Explanation], image: Tensor) -> Float[Tensor, " map *space"]:

@@ -23,7 +23,7 @@ def pearson(a: Float[Tensor, "*rows number"], b: Float[Tensor, "*rows number"]) 
     centred = [each.double() - each.double().mean(-1, keepdim=True) for each in (a, b)]
     lengths = [each.norm(dim=-1) for each in centred]
     found: Tensor = (centred[0] * centred[1]).sum(-1) / (lengths[0] * lengths[1])
-    return found.clamp(-1, 1).masked_fill(_are_flat(a) | _are_flat(b), torch.nan).float()
+    return found.clamp(-1, 1).masked_fill(are_flat(a) | are_flat(b), torch.nan).float()
 
 
 def spearman(a: Float[Tensor, "*rows number"], b: Float[Tensor, "*rows number"]) -> Float[Tensor, "*rows"]:
@@ -50,7 +50,7 @@ def ssim(a: Float[Tensor, "batch map *space"], b: Float[Tensor, "batch map *spac
     both = [_scaled(each).flatten(0, 1).double().cpu().numpy() for each in (a, b)]
     window = side - 1 + side % 2
     found = [structural_similarity(x, y, data_range=1.0, win_size=window) for x, y in zip(*both, strict=True)]
-    flat = _are_flat(a.flatten(2)) | _are_flat(b.flatten(2))
+    flat = are_flat(a.flatten(2)) | are_flat(b.flatten(2))
     return torch.tensor(found, dtype=torch.float32).view(a.shape[:2]).masked_fill(flat, torch.nan)
 
 
@@ -68,19 +68,19 @@ def alike(
             + did_you_mean(str(kind), get_args(Similarity))
         )
     found = ssim(a, b) if kind == "ssim" else _ROWS[kind](a.flatten(2), b.flatten(2))
-    return found.where(~_are_flat(b.flatten(2)), 0.0).masked_fill(_are_flat(a.flatten(2)), torch.nan)
+    return found.where(~are_flat(b.flatten(2)), 0.0).masked_fill(are_flat(a.flatten(2)), torch.nan)
+
+
+def are_flat(given: Tensor) -> Tensor:
+    """Return which rows `(..., number)` are the same everywhere."""
+    rows = given.double()
+    flat: Tensor = (rows - rows.mean(-1, keepdim=True)).norm(dim=-1) <= _FLAT * rows.norm(dim=-1)
+    return flat
 
 
 def _scaled(maps: Tensor) -> Tensor:
     peaks = maps.abs().flatten(2).amax(2).clamp_min(torch.finfo(torch.float32).tiny)
     return (maps / peaks.view(*peaks.shape, *(1,) * (maps.ndim - 2)) + 1) / 2
-
-
-def _are_flat(given: Tensor) -> Tensor:
-    """Return which rows `(..., number)` are the same everywhere."""
-    rows = given.double()
-    flat: Tensor = (rows - rows.mean(-1, keepdim=True)).norm(dim=-1) <= _FLAT * rows.norm(dim=-1)
-    return flat
 
 
 _ROWS = {"spearman": spearman, "pearson": pearson}

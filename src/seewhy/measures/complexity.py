@@ -68,4 +68,5 @@ def effective_complexity(trial: Trial, *, steps: int = 20, tolerance: float = 0.
     found = trial.score(Cut(parts, keeps=True, fill=Held(fill)))
     kept, whole = found.view(len(found), -1, steps + 1), trial.whole()[:, None, None]
     enough = (kept - whole).abs() <= tolerance * whole.abs() + 1e-6 * whole.abs()
-    return enough.int().argmax(2) / steps
+    unknown = (kept - whole).isnan().any(2)
+    return (enough.int().argmax(2) / steps).masked_fill(unknown, torch.nan)

@@ -71,8 +71,13 @@ def sensitivity_n(
         raise MetricError(f"sizes={sizes} must be at least 1.")
     parts = tuple(LARGEST * (n + 1) / sizes for n in range(sizes))
     draw = Subsets(parts, _checked_runs(runs, 2), cells)
-    apart = [each.reshape(*each.shape[:2], sizes, runs) for each in (_sums(trial, draw), _drops(trial, draw, fill))]
-    return pearson(apart[0], apart[1]).nanmean(2)
+    sums, drops = (
+        each.reshape(*each.shape[:2], sizes, runs) for each in (_sums(trial, draw), _drops(trial, draw, fill))
+    )
+    found = pearson(sums, drops).nanmean(
+        2
+    )  # without sizes at which all sums are alike, but not without the model's NaN
+    return found.masked_fill(drops.isnan().flatten(2).any(2), torch.nan)
 
 
 @metric(
@@ -99,6 +104,7 @@ def infidelity(
         derivative. b is 1, or with scaled the number for which the value is least, which makes any unit do.
     Options: runs, how many changes; perturbation, "square" (a random square is filled) or "noise" (normal, everywhere); side,
         of the squares, as a part of the shorter side; spread, of the noise, in the unit of the model's input; scaled; fill.
+        With scaled the sign is not judged: a map and its negative get the same, as b may be negative.
     Elsewhere: Captum scales where it is told `normalize=True`, and divides I by x for maps that were multiplied by it.
         Quantus 0.6.0 goes over the input square by square and leaves those before removed.
     """
@@ -156,7 +162,8 @@ def monotonicity(trial: Trial, *, steps: int = 20, fill: Any = "blur") -> Values
     parts = steps_of(steps)
     without = trial.score(Cut(parts, keeps=False, fill=Held(fill)))  # the lowest are what is left without the highest
     rising = without.view(len(without), -1, steps + 1).flip(2)
-    return (rising.diff(dim=2) >= 0).float().mean(2)
+    steps_up = rising.diff(dim=2)
+    return (steps_up >= 0).float().masked_fill(steps_up.isnan(), torch.nan).mean(2)
 
 
 @metric(

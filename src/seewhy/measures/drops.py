@@ -85,7 +85,7 @@ def increase_in_confidence(trial: Trial, *, towards: Any = NOTHING) -> Values:
     Options: as of average-drop, which shares its run.
     """
     before, after = _before_and_after(trial, towards)
-    return (after > before).float()
+    return (after > before).float().masked_fill((after - before).isnan(), torch.nan)
 
 
 @metric(

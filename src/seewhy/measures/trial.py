@@ -179,10 +179,14 @@ class Trial:
 
     @cached_property
     def ranks(self) -> Int[Tensor, "batch map *space"]:
-        """`(batch, map, *space)`: 0 where a map is highest; places of the same value are in a seeded random order."""
+        """`(batch, map, *space)`: 0 where a map is highest; places of the same value are in a random order of the image's own.
+
+        Were it the same for all images, a map that is the same everywhere would name the same place in each.
+        """
         flat = self.maps.flatten(2)
-        mixed = torch.randperm(flat.shape[2], generator=torch.Generator().manual_seed(self.seed))
-        order = mixed[flat[:, :, mixed].argsort(dim=2, descending=True, stable=True)]
+        each = [torch.randperm(flat.shape[2], generator=drawn_for(image, self.seed, "order")) for image in self.images]
+        mixed = torch.stack(each)[:, None].expand_as(flat)
+        order = mixed.gather(2, flat.gather(2, mixed).argsort(dim=2, descending=True, stable=True))
         ranks = torch.empty_like(order).scatter_(2, order, torch.arange(flat.shape[2]).expand_as(order))
         return ranks.view(self.maps.shape)
 

@@ -46,7 +46,8 @@ def maps_figure(found: Sanity, *, opacity: float = 0.75, colormap: str | None = 
     for view in sorted({why.view for maps in found.maps.values() for why in maps.values()}):
         colour_bar(drawn, list(cells.flat), view, style)
     told = (
-        f"{found.model}: can maps for {found.target} be trusted? All but the first must look different from the first."
+        f"{found.model}: can maps for {found.target} be trusted? Above, what the model was shown; below, a method's maps a row: "
+        "all must look different from the row's first."
     )
     drawn.suptitle(told, fontsize=9, wrap=True, parse_math=False)
     return drawn
