@@ -34,7 +34,7 @@ class Standing:
         metric: its name; `better` whether "higher" or "lower" values are.
         method, layer: how the maps were made; of a control its name.
         control: whether it is one that knows nothing.
-        mean: over the pictures that have a value; `interval` where it lies with 95 %, by bootstrap, None for fewer than 3.
+        mean: over the pictures that have a value; `interval` where it lies with 95 %, by bootstrap, None for fewer than 6.
         pictures: how many have a value.
         rank: the first and the last that it may have; the same only where it is told apart from all others.
         of: how many are ranked.
