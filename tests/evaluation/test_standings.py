@@ -99,7 +99,7 @@ def test_a_map_stands_to_random_as_far_as_can_be_told(
 
 
 def test_whiskers_are_drawn_of_intervals_only() -> None:
-    wide, none = [0.4, 0.5, 0.6], [0.1, NONE, NONE]
+    wide, none = [0.4, 0.5, 0.6, 0.4, 0.5, 0.6], [0.1, *[NONE] * 5]
     [ax] = (drawn := bars(_evaluation({"known": wide, "once": none}))).axes
     assert [each.has_xerr for each in ax.containers if isinstance(each, ErrorbarContainer)] == [True]
     assert "whiskers" in drawn.get_supxlabel()

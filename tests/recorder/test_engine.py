@@ -54,7 +54,7 @@ class Plain:
         finally:
             self.held = False
 
-    most = None
+    most, differentiable = None, True
 
     def rehearse(self, image: Tensor) -> None:
         assert self.held

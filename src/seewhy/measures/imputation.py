@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 TOLERANCE = 1e-4
-"""How far a value may be from the exact solution, as a part of the image's range: well below ROAD's noise."""
+"""About how far a value is from the exact solution at most, as a part of the image's range (twice that on inputs of one row):
+well below ROAD's noise."""
 
 _ROUNDS = 100  # about ten are needed; this many only where no number is finite
 _COARSEST = 8  # cells along the longer side, from which on smoothing alone solves
