@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = argparse.ArgumentParser(prog="python -m bench.families", description=__doc__)
     asked.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     asked.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
-    asked.add_argument("--limit", type=int, default=30, help="pictures of each kind (30)")
+    asked.add_argument("--limit", type=int, default=15, help="pictures of each kind (15)")
     asked.add_argument("--results", type=Path, default=Path("build/families.jsonl"), help="the file of results")
     given = asked.parse_args(arguments)
     ledger = Ledger(given.results)
