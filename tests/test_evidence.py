@@ -146,6 +146,31 @@ def test_scores_that_nothing_changes_support_no_map() -> None:
     assert judged(whole, PLAIN).word == "supported"
 
 
+def test_a_contrast_that_the_picture_does_not_decide_supports_no_map(ask: seewhy.Explainer) -> None:
+    image = torch.randn((3, 32, 32), generator=torch.Generator().manual_seed(9))
+    faint = SmallNet().eval()
+    with torch.no_grad():
+        for values in faint.parameters():
+            values.mul_(0.2)
+    evidence = seewhy.explain(faint, image, target="2-vs-1", verify=True).evidence
+    assert evidence is not None
+    assert evidence.unit == "score"
+    assert evidence.word == "no better than chance"
+    assert "nothing in the picture decides between the two" in evidence.reason
+
+
+def test_where_there_are_no_derivatives_auto_is_no_advice(ask: seewhy.Explainer) -> None:
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return ask.model.module(torch.from_numpy(images)).numpy()
+
+    image = torch.rand((3, 32, 32), generator=torch.Generator().manual_seed(9))
+    evidence = seewhy.explain(predict, image, target=2, masks=5, verify=True).evidence
+    assert evidence is not None
+    assert evidence.word == "no better than chance"
+    assert "'auto'" not in evidence.remedy
+
+
 def test_the_rival_is_the_likeliest_other_class_and_only_classes_have_one(ask: seewhy.Explainer) -> None:
     image = torch.randn((3, 32, 32), generator=torch.Generator().manual_seed(9))
     for method in ("grad-cam", "auto"):

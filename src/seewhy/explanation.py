@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,6 +43,14 @@ class Prediction:
     score: float
     probability: float
     means: Literal["probability", "area"] = "probability"
+
+
+def layer_words(names: Sequence[str]) -> str:
+    """Return the layers of a map as captions and tables show them: their names, or of four and more their number."""
+    return " + ".join(names) if len(names) < _NUMBERED else f"{len(names)} layers"
+
+
+_NUMBERED = 4
 
 
 @dataclass(frozen=True)

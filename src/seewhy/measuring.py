@@ -15,6 +15,7 @@ from seewhy.explainer import Explainer, Recorded
 from seewhy.images.baselines import named
 from seewhy.measured import About, Measured, Measurements, known_mean, paired_means
 from seewhy.measures import Metric, Trial, Wants, find_metric
+from seewhy.measures.agreement import are_flat
 from seewhy.measures.controls import centre_map, random_maps
 from seewhy.measures.drawing import drawn_for
 from seewhy.measures.statistics import interval
@@ -142,7 +143,7 @@ class _Bench:
             return Trial.of(recordings, question, recorded.chances, judged, **more)
 
         self._names = given.names
-        self._flat = (maps.flatten(2) == maps.flatten(2)[..., :1]).all(2)
+        self._flat = are_flat(maps.flatten(2))
         self._origins = given.origins or (None,) * len(given.names)
         self._given = trial(maps, given.totals)
         self._beside = trial(torch.cat([maps, others], 1), torch.cat([given.totals, others.flatten(2).sum(2)], 1))

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from seewhy.errors import MetricError
+from seewhy.images import size_words
 
 DIGITS = 2
 """Of a pixel: tools round what they write, and a box must not grow by a pixel for it."""
@@ -49,8 +50,7 @@ def check_size(width: float, height: float, shape: tuple[int, ...], where: str) 
         MetricError: it is.
     """
     if (height, width) != tuple(shape):
-        high, wide = shape
         raise MetricError(
-            f"{where} is about a picture of {width:g} x {height:g} pixels, and this one has {wide} x {high} (upright). Give "
+            f"{where} is about a picture of {width:g} x {height:g} pixels, and this one has {size_words(shape)} (upright). Give "
             "boxes of the picture as it is."
         )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from seewhy.evaluation.finished import BETWEEN, Finished, Judged
 from seewhy.evaluation.ranks import LEAST, Floats, Side, beaten, ranks
 from seewhy.evaluation.settings import Settings
+from seewhy.explanation import layer_words
 from seewhy.measures import find_metric
 from seewhy.measures.statistics import interval
 from seewhy.table import Table
@@ -21,9 +22,6 @@ Map = tuple[str, str, bool]
 """A method, a layer, and whether it is a control."""
 
 RANDOM: Map = ("random", "", True)
-
-NUMBERED = 4
-"""Layers at once from which they are counted, not named: as in captions."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,7 @@ class Standing:
     @property
     def layer_words(self) -> str:
         """The layer; of a method of many at once their number."""
-        count = self.layer.count(BETWEEN) + 1
-        return self.layer if count < NUMBERED else f"{count} layers"
+        return layer_words(self.layer.split(BETWEEN))
 
     @property
     def rank_words(self) -> str:

@@ -74,9 +74,7 @@ def sensitivity_n(
     sums, drops = (
         each.reshape(*each.shape[:2], sizes, runs) for each in (_sums(trial, draw), _drops(trial, draw, fill))
     )
-    found = pearson(sums, drops).nanmean(
-        2
-    )  # without sizes at which all sums are alike, but not without the model's NaN
+    found = pearson(sums, drops).nanmean(2)  # without sizes at which all sums are alike
     return found.masked_fill(drops.isnan().flatten(2).any(2), torch.nan)
 
 

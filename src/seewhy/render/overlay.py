@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt
 
 from seewhy.errors import RenderError
 from seewhy.evidence import TEST
-from seewhy.explanation import Explanation
+from seewhy.explanation import Explanation, layer_words
 from seewhy.images import picture_of
 from seewhy.images.display import Channels
 from seewhy.reading import Scaling, Shows, View
@@ -115,10 +115,10 @@ def caption(explanation: Explanation) -> list[str]:
     """Return what is shown, line by line: the question and the answer, how the map was made, and what was not seen."""
     sides = "evidence for and against" if explanation.view == "signed" else "evidence for"
     sides = "influence on" if explanation.shows == "influence" else sides
-    how = " + ".join(explanation.layers) if len(explanation.layers) < 4 else f"{len(explanation.layers)} layers"
+    where = layer_words(explanation.layers) or "the input"
     lines = [
         f"{sides} {explanation.target}{_answer(explanation)}",
-        ", ".join((f"{explanation.method} at {how or 'the input'} of {explanation.model}", *explanation.smooth)),
+        ", ".join((f"{explanation.method} at {where} of {explanation.model}", *explanation.smooth)),
     ]
     if any(note.startswith("preprocessing assumed") for note in explanation.notes):
         lines.append("how pictures are prepared for this model was assumed")
