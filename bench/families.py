@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from tests.planted_marks import KINDS, SIDE, Kind, drawn
+from tests.planted_marks import KINDS, SIDE, Kind, drawn, taught
 from torch import nn
-from torch.nn import functional
 
 import seewhy
 from bench.ledger import Ledger
@@ -47,19 +46,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], float, int, tuple[str, ...]]]
 def trained(make: Callable[[], nn.Module], rate: float, steps: int, kind: Kind) -> nn.Module:
     """Return a network that learnt to tell the marks of a kind apart, on pictures that are drawn as it learns."""
     torch.manual_seed(0)
-    model, generator = make(), torch.Generator().manual_seed(0)
-    learn = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
-    plan = torch.optim.lr_scheduler.OneCycleLR(learn, rate, total_steps=steps)
-    model.train()
-    for _ in range(steps):
-        pictures = drawn(kind, 48, generator)
-        loss = functional.cross_entropy(model(pictures.images), pictures.classes)
-        learn.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        learn.step()
-        plan.step()
-    return model.eval()
+    return taught(make(), kind, torch.Generator().manual_seed(0), rate=rate, steps=steps, decay=0.02, longest=1.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

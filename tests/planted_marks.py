@@ -6,6 +6,7 @@ class 0.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -91,13 +92,39 @@ def trained(kind: Kind, seed: int = 0, steps: int = 150) -> nn.Module:
         widths = (3, 16, 32, 48)
         blocks = [_block(entering, leaving) for entering, leaving in pairwise(widths)]
         model = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 3))
-    learn = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    plan = torch.optim.lr_scheduler.OneCycleLR(learn, 4e-3, total_steps=steps)
+    return taught(model, kind, generator, rate=4e-3, steps=steps)
+
+
+def taught(
+    model: nn.Module,
+    kind: Kind,
+    generator: torch.Generator,
+    *,
+    rate: float,
+    steps: int,
+    decay: float = 0.01,
+    longest: float = math.inf,
+) -> nn.Module:
+    """Return a network of three classes that learnt a kind of mark, on pictures that are drawn as it learns.
+
+    Args:
+        model: is changed.
+        kind: of marks.
+        generator: what pictures are drawn from.
+        rate: of learning, at its highest.
+        steps: batches of 48 pictures.
+        decay: of the weights.
+        longest: to which gradients are shortened.
+    """
+    learn = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+    plan = torch.optim.lr_scheduler.OneCycleLR(learn, rate, total_steps=steps)
+    model.train()
     for _ in range(steps):
         pictures = drawn(kind, 48, generator)
         loss = functional.cross_entropy(model(pictures.images), pictures.classes)
         learn.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), longest)
         learn.step()
         plan.step()
     return model.eval()
