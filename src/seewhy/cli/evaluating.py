@@ -14,7 +14,6 @@ from seewhy.cli.commands import app
 from seewhy.cli.options import DEFAULT_MODEL, make_explainer, method_options, split_commas
 from seewhy.cli.results import made_folder
 from seewhy.cli.values import metric_options
-from seewhy.datasets import counted
 from seewhy.errors import MetricError
 
 if TYPE_CHECKING:
@@ -98,6 +97,7 @@ def evaluate(
 
         check_parquet()
         out = table.parent
+    from seewhy.datasets import counted
     from seewhy.evaluation import evaluate as run
     from seewhy.evaluation.running import Later, Stopped, metric_names
     from seewhy.measures import find_metric
@@ -140,6 +140,8 @@ def evaluate(
 
 def _tell(found: Evaluation, out: Path, table: Path | None, as_json: bool) -> None:
     """Print the standings, what was skipped, and where the files are."""
+    from seewhy.datasets import counted
+
     for name, why in found.skipped.items():
         say.complain(MetricError(why), name)
     if as_json:
