@@ -18,7 +18,8 @@ import seewhy
 from bench.ledger import Ledger
 from bench.truth import measured, table
 
-ATTENTION = ("attention-rollout", "generic-attention", "legrad")
+MORE = ("attn-lrp",)
+ATTENTION = (*MORE, "attention-rollout", "generic-attention", "legrad")
 CLASSES = 3
 
 
@@ -37,7 +38,7 @@ def transformer() -> nn.Module:
 
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], float, int, tuple[str, ...]]] = {
-    "residual": (residual, 3e-3, 300, ()),
+    "residual": (residual, 3e-3, 300, MORE),
     "transformer": (transformer, 1e-3, 900, ATTENTION),
 }
 """How a network is made, its learning rate, the steps it learns for, and methods that are measured beside the usual ones."""

@@ -70,7 +70,7 @@ def maps_of(
     ask: Explainer, image: Any, dear: Sequence[str], among: Collection[str] | None
 ) -> Iterator[tuple[str, Explanation]]:
     """Yield every candidate map of a photograph with its name; of single ones only those `among` the given."""
-    for name, rounds in (("auto", 4), ("auto (rounds=2)", 2), ("auto (rounds=0)", 0)):
+    for name, rounds in (("auto", 3), ("auto (rounds=1)", 1), ("auto (rounds=0)", 0)):
         yield name, ask(image, None, "auto", rounds=rounds)
     yield "hires-cam, all stages", ask(image, None, "hires-cam", "all-stages")
     layered = [each for each in LAYERED if among is None or any(name.startswith(f"{each} at ") for name in among)]

@@ -45,7 +45,8 @@ def card(entry: Method) -> str:
     if entry.colours:
         facts["Colours"] = f'kept in `.colours`; one map by "{entry.colours}"'
     if entry.layers:
-        facts["Layers"] = f'"{entry.layers}" where none are named, as their {entry.fuse}'
+        made = "which make one map" if entry.together else f"as their {entry.fuse}"
+        facts["Layers"] = f'"{entry.layers}" where none are named, {made}'
     table = "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in facts.items())])
     parts = [f"# {entry.name}", entry.summary]
     if (FOLDER / f"{file_name(entry)}.jpg").exists():
@@ -66,7 +67,7 @@ def card(entry: Method) -> str:
 def _resolution(entry: Method) -> str:
     if entry.needs.attention:
         return "the tokens'"
-    return "the layer's" if entry.needs.layer and not entry.colours else "the input's"
+    return "the layer's" if entry.needs.layer and not (entry.colours or entry.together) else "the input's"
 
 
 def index() -> str:

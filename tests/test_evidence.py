@@ -92,6 +92,10 @@ def test_the_chance_is_that_of_students_t_with_the_usual_spread_mixed_in() -> No
 
     expected = stats.t(15).sf((own - others.mean()) / np.sqrt(variance * (1 + 1 / 6)))
     assert found.chance == pytest.approx(expected)
+    of_three = judged(_seen(0.6, 0.4, SPREAD), replace(PLAIN, among=3))
+    assert of_three.chance == pytest.approx(3 * expected)
+    assert "Chance that the best of 3 shuffled maps does as well: " in of_three.reason
+    assert judged(_seen(0.0, 0.9, SPREAD), replace(PLAIN, among=3)).chance == 1
 
 
 def test_maps_that_do_worse_than_chance_are_no_better() -> None:

@@ -191,6 +191,7 @@ class _Told:
             cost=cost_alone(self._spent, entry) + maps.cost,
             shared=self._spent,
             cut_short=maps.cut_short,
+            among=maps.among,
             reported={name: float(values[row]) for name, values in maps.reported.items()},
             outline=target.outline(sample.geometry) if isinstance(target, Outlined) else None,
             model=self._model.name,
@@ -204,7 +205,7 @@ class _Told:
                 *_repeated(maps.group, self._recordings),
                 *_about_places(maps, self._recordings.kind),
                 *_joint(maps.group),
-                *maps.notes,
+                *maps.notes[row],
             ),
         )
 

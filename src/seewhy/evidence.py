@@ -153,6 +153,7 @@ class Aspects:
         rival: the target that sets the class apart from the next; empty where there is none, or that was asked.
         can_auto: whether the method "auto" can be tried, and was not.
         thing: what the input is called.
+        among: of how many maps it was chosen by parts of the input.
     """
 
     class_blind: bool
@@ -162,6 +163,7 @@ class Aspects:
     rival: str = ""
     can_auto: bool = True
     thing: str = "picture"
+    among: int = 1
 
 
 def judged(seen: Seen, aspects: Aspects) -> Evidence:
@@ -170,7 +172,8 @@ def judged(seen: Seen, aspects: Aspects) -> Evidence:
     What hangs on a map is the mean, over the control parts, of what the model says of the part alone minus what it says without
     it. Maps of which the places were shuffled tell how that varies by chance; since they are few, their spread is drawn towards
     the usual one (a scaled inverse chi-squared prior), and Student's t with the sum of both degrees of freedom gives the chance.
-    It is never below that of having the same places highest by luck, which of a map of few places is large.
+    It is never below that of having the same places highest by luck, which of a map of few places is large; and of a map that was
+    chosen of several by parts of the input, the best of as many shuffled ones has so many chances (Bonferroni).
     """
     scale = max(seen.scale, 1e-12)
     places = [seen.parts.index(part) for part in seen.control_parts]
@@ -182,7 +185,7 @@ def judged(seen: Seen, aspects: Aspects) -> Evidence:
     weight = _WEIGHT * min(1.0, _FAR * _SPREAD**2 / max(seen_variance, 1e-12))
     variance = (weight * _SPREAD**2 + freedom * seen_variance) / (weight + freedom)
     distance = (own - others.mean()) / np.sqrt(variance * (1 + 1 / number))
-    chance = max(float(stats.t.sf(distance, weight + freedom)), seen.luck)
+    chance = min(1.0, aspects.among * max(float(stats.t.sf(distance, weight + freedom)), seen.luck))
     score = float(np.clip((own - others.mean()) / max(1 - others.mean(), _LEAST), -1, 1))
     word: Word = "no better than chance"
     if chance < BY_CHANCE and not aspects.flat:
@@ -212,10 +215,11 @@ def _why(word: Word, chance: float, seen: Seen, aspects: Aspects) -> tuple[str, 
     part = seen.control_parts[-1]
     number = _number(seen.unit)
     kept, hidden, others_kept, others_hidden = map(number, seen.at(part))
+    others = "a shuffled map does" if aspects.among == 1 else f"the best of {aspects.among} shuffled maps does"
     said = (
         f"{seen.unit.capitalize()} {number(seen.whole)} with the whole {aspects.thing}. With the {part:.0%} of it blurred where "
         f"the map is highest: {hidden} (as much blurred elsewhere: {others_hidden}). With only that part sharp: {kept} (as much "
-        f"sharp elsewhere: {others_kept}). Chance that a shuffled map does as well: {_share(chance)} (supported: under "
+        f"sharp elsewhere: {others_kept}). Chance that {others} as well: {_share(chance)} (supported: under "
         f"{SURELY:.0%}).{_cause(word, seen, aspects)}"
     )
     return said, "" if word == "supported" else _remedy(word, seen, aspects)

@@ -97,6 +97,7 @@ class Explanation:
         cost: what this map took; the seconds of the recording that it shares with other maps are counted in each.
         shared: that recording's own cost.
         cut_short: (runs made, runs planned) where a budget ended the work early.
+        among: of how many maps the method chose this one by what the model says of parts of the picture; 1: it did not.
         diagnosis: what is wrong with the map and what to try next; empty when nothing is.
         notes: what was assumed on the way.
         detections: what an object detector found, the most confident first; empty for other models.
@@ -129,6 +130,7 @@ class Explanation:
     shared: Cost = field(default_factory=Cost)
     smooth: tuple[str, ...] = ()
     cut_short: tuple[int, int] | None = None
+    among: int = 1
     asked: Target | None = field(default=None, repr=False)
     evidence: Evidence | None = None
     reported: Mapping[str, float] = field(default_factory=dict)

@@ -36,7 +36,8 @@ class MadeMaps:
         cost: what the method spent on one image, beyond the recording.
         reported: numbers about the maps, `(batch,)` each.
         cut_short: (runs made, runs planned) where the budget ended the work early.
-        notes: what must be said of all of them.
+        notes: what must be said of each of them.
+        among: of how many maps they were chosen.
     """
 
     wanted: Wanted
@@ -47,7 +48,8 @@ class MadeMaps:
     cost: Cost
     reported: Mapping[str, torch.Tensor]
     cut_short: tuple[int, int] | None
-    notes: tuple[str, ...]
+    notes: tuple[tuple[str, ...], ...]
+    among: int
 
 
 def make_maps(plan: Plan, recordings: Recordings, asked: Asked) -> Iterator[MadeMaps]:
@@ -110,6 +112,7 @@ def _together(
         notes.append(
             f"baseline: zeros instead of '{usual}', since what a pixel value is in an input of shape {shape} is not known"
         )
+    of_each = [each.notes_of_each for each in seen if each.notes_of_each]
     places = [f" at {row.name}" for row in group] if len(seen) > 1 else [""]
     reported = {
         name + place: values for place, each in zip(places, seen, strict=True) for name, values in each.reported.items()
@@ -124,7 +127,10 @@ def _together(
         cost=sum((each.cost for each in seen), Cost()),
         reported=reported,
         cut_short=next((each.cut_short for each in seen if each.cut_short is not None), None),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(
+            tuple(dict.fromkeys([*notes, *(said[row] for said in of_each)])) for row in range(len(recordings.images))
+        ),
+        among=max(each.among for each in seen),
     )
 
 

@@ -177,6 +177,7 @@ def _aspects(explanation: Explanation, values: Tensor, is_differentiable: bool) 
         method=explanation.method,
         rival=_rival(explanation),
         can_auto=is_differentiable and explanation.method != AUTO,
+        among=explanation.among,
         thing="input" if explanation.image is None else "picture",
     )
 

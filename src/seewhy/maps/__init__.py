@@ -2,7 +2,7 @@
 
 from seewhy.maps import gradient as gradient  # isort: skip - in the order of the table
 from seewhy.maps import components as components  # isort: skip
-from seewhy.maps import masked as masked  # isort: skip
+from seewhy.maps import auto as auto  # isort: skip
 from seewhy.maps import masking as masking  # isort: skip
 from seewhy.maps import ablation as ablation  # isort: skip
 from seewhy.maps import perturbation as perturbation  # isort: skip

@@ -189,7 +189,7 @@ def fem(rec: Recording, *, k: float = 2.0) -> Map:
 
 def _signed(component: Callable[[Tensor], Tensor], rec: Recording) -> Map:
     """Return a component with the sign of the support for the target, by derivatives or, where there are none, by the score."""
-    if rec.has_gradients:
+    if rec.has(Needs.GRADIENTS):
         return _supporting(component(rec.activations), rec)
     activations = rec.activations
     # One by one, as the edits are made: the sign that comes of itself must be the same.

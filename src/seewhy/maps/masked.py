@@ -11,16 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seewhy.errors import MethodError
 from seewhy.images.blur import gaussian_blur
 from seewhy.maps.backprop import resized
 from seewhy.maps.held import Held
-from seewhy.maps.registry import method
-from seewhy.recorder import Needs, Recording
-from seewhy.targets import LogOddsTarget, Subject, Target, log_odds
+from seewhy.recorder import Recording
+from seewhy.targets import LogOddsTarget
 
 Map = Float[Tensor, "batch *grid"]
 Large = Float[Tensor, "batch *space"]
@@ -68,9 +67,7 @@ class MaskedRound:
         space = tuple(ranks.shape[1:])
         generator = torch.Generator().manual_seed(self.seed)
         for area in self.areas:
-            where = (ranks + self.wander * _smooth_field(space, generator).to(ranks.device)).flatten(1)
-            count = max(1, round(area * where.shape[1]))
-            part = torch.zeros_like(where).scatter_(1, where.topk(count).indices, 1.0).view(len(ranks), 1, *space)
+            part = highest(ranks + self.wander * smooth_field(space, generator).to(ranks.device), area)
             yield gaussian_blur(part, _EDGE * min(space), edges="repeat")
 
     def __call__(
@@ -85,7 +82,7 @@ class MaskedRound:
 
 
 def masked_evidence(
-    layers: Sequence[Recording], *, rounds: int = 4, areas: tuple[float, ...] = AREAS, wander: float = 1.0
+    layers: Sequence[Recording], *, rounds: int = 3, areas: tuple[float, ...] = AREAS, wander: float = 1.0
 ) -> Large:
     """Return one map of several layers: what they contribute to the score, averaged over rounds of masked inputs.
 
@@ -110,7 +107,7 @@ def masked_evidence(
         )
     first = layers[0]
     space = tuple(first.images.shape[2:])
-    found = _added([contributions(rec) for rec in layers], space)
+    found = added([contributions(rec) for rec in layers], space)
     shown, covered = Held(first.baseline("blur")), Held(first.baseline("dataset"))
     sums = [torch.zeros(()) for _ in layers]
     for number in range(rounds):
@@ -119,43 +116,20 @@ def masked_evidence(
             for place, part in enumerate(parts):
                 one = contributions(part) * _weights(part)
                 sums[place] = sums[place].to(one) + one.view(-1, len(first.images), *one.shape[1:]).sum(0)
-        found = _added(sums, space)
+        found = added(sums, space)
     return found
+
+
+def of_odds(rec: Recording) -> Bool[Tensor, " batch"]:
+    """Return of which samples the score is the logarithm of odds."""
+    return torch.tensor([isinstance(target, LogOddsTarget) for target in rec.asked], device=rec.images.device)
 
 
 def _weights(rec: Recording) -> Float[Tensor, "batch ..."]:
     """Return p (1 - p) for log-odds, which makes the derivative that of the probability p, and 1 for other scores."""
     scores = rec.scores.double()
-    known = torch.tensor([isinstance(target, LogOddsTarget) for target in rec.asked], device=scores.device)
-    weights = torch.where(known, scores.sigmoid() * (-scores).sigmoid(), 1.0).float()
+    weights = torch.where(of_odds(rec), scores.sigmoid() * (-scores).sigmoid(), 1.0).float()
     return weights.view(-1, *(1,) * (rec.activations.ndim - 2))
-
-
-def _as_odds(target: Target, subject: Subject) -> Target:
-    return log_odds(target, subject.output, subject.chances)
-
-
-@method(
-    "auto",
-    needs=Needs.GRADIENTS | Needs.IMAGES,
-    class_specific=True,
-    signed=False,
-    source="seewhy: docs/which-method.md",
-    passes="1 + 1; in each of {rounds} rounds 8 + 8 more",
-    retarget=_as_odds,
-    layers="all-stages",
-    together=True,
-)
-def auto(layers: Sequence[Recording], *, rounds: int = 4) -> Large:
-    """What all stages contribute to the probability, averaged over telling parts alone and the picture without them.
-
-    Formula: sum over layers of relu(C) / max relu(C), C resized to the input; C = the mean over masked inputs x_n of the sum
-        over channels k of relu(A_k G_k) - 0.7 relu(-A_k G_k), with G_k the derivative of the class's probability by A_k(x_n); a
-        round's masks keep, and then hide, 5, 20, 40 and 60 % of the places, those where the map of the rounds before, plus a
-        smooth random field, is highest.
-    Options: rounds, how often masks are drawn; 0: the recording alone, which costs no more than Grad-CAM.
-    """
-    return masked_evidence(layers, rounds=rounds)
 
 
 def contributions(rec: Recording) -> Map:
@@ -180,7 +154,7 @@ def normal_ranks(maps: Map) -> Map:
     return torch.stack(ranked).view(maps.shape)
 
 
-def _added(maps: Sequence[Tensor], space: tuple[int, ...]) -> Large:
+def added(maps: Sequence[Tensor], space: tuple[int, ...]) -> Large:
     """Return the sum of the maps' positive parts at one resolution, each divided by its largest value."""
     total = torch.zeros(())
     for each in maps:
@@ -190,7 +164,14 @@ def _added(maps: Sequence[Tensor], space: tuple[int, ...]) -> Large:
     return total
 
 
-def _smooth_field(space: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, " *space"]:
+def highest(where: Large, area: float) -> Float[Tensor, "batch 1 *space"]:
+    """Return a mask that is 1 at the highest places, which make up an area, and 0 elsewhere."""
+    flat = where.flatten(1)
+    count = max(1, round(area * flat.shape[1]))
+    return torch.zeros_like(flat).scatter_(1, flat.topk(count).indices, 1.0).view_as(where)[:, None]
+
+
+def smooth_field(space: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, " *space"]:
     """Return a smooth random field, of mean 0 and standard deviation 1."""
     cell = math.ceil(min(space) / _CELLS)
     grid = tuple(math.ceil(length / cell) + 1 for length in space)

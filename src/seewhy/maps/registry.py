@@ -73,8 +73,8 @@ class Method:
         shows: "evidence" for the target, or "influence" on it in either direction.
         layers: the layers that are looked at when none are named; None: the default layer.
         fuse: how several layers become one map, where the method itself says so.
-        otherwise: what is recorded where no derivatives can be had, for methods that have another way then: see
-            `Recording.has_gradients`.
+        otherwise: what is recorded where a model lacks some of the needs, for methods that have another way then: see
+            `Recording.has`.
         together: whether the function takes the recordings of all layers, one a layer, and makes one map of them.
     """
 

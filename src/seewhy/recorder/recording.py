@@ -143,7 +143,9 @@ class Recording:
         reported: what the method told about its map, `(batch,)` each, by name.
         cost: what the method spent on one image, beyond the recording.
         cut_short: (runs made, runs planned) where a budget ended the work early.
-        notes: what else must be said of the map.
+        notes: what else must be said of the maps.
+        notes_of_each: what must be said of each sample's map; empty where there is nothing.
+        among: of how many maps each sample's was chosen by what the model says of parts of the input.
     """
 
     def __init__(self, of: Recordings, layer: str, question: int, sharing: Sharing, only: int | None = None) -> None:
@@ -157,6 +159,8 @@ class Recording:
         self.cost = Cost()
         self.cut_short: tuple[int, int] | None = None
         self.notes: tuple[str, ...] = ()
+        self.notes_of_each: tuple[str, ...] = ()
+        self.among = 1
 
     @property
     def images(self) -> Float[Tensor, "batch image_channel *space"]:
@@ -185,10 +189,9 @@ class Recording:
         """The derivative of each sample's score by its activations, of the same shape."""
         return self._get(Needs.GRADIENTS, self._of.gradients.get((self._question, self._layer)))
 
-    @property
-    def has_gradients(self) -> bool:
-        """Whether derivatives were recorded for the method; false only where it has another way and the model gives none."""
-        return Needs.GRADIENTS in self._sharing.needs
+    def has(self, need: Needs) -> bool:
+        """Whether the method can ask for what it needs; false only where it has another way and the model lacks this."""
+        return need in self._sharing.needs
 
     @property
     def curvature(self) -> Float[Tensor, "batch channel *grid"]:
@@ -298,6 +301,11 @@ class Recording:
     def tell(self, words: str) -> None:
         """Say something that a reader of the map must know."""
         self.notes += (words,)
+
+    def chose(self, names: Sequence[str], places: Sequence[int]) -> None:
+        """Tell which of several maps was chosen for each sample by what the model says of parts of the input."""
+        self.among = len(names)
+        self.notes_of_each = tuple(f"chosen of {len(names)} maps: {names[place]}" for place in places)
 
     @property
     def layer_row(self) -> LayerRow:
