@@ -206,17 +206,20 @@ class Request:
 
 def _another_way(root: Shell, method: Method) -> Method:
     """Return a method as it works on a model that lacks what the method usually needs, where it has such a way."""
-    if method.otherwise is None or lacking(root, method) is None:
+    if method.otherwise is None or _missing(root, method.needs) is None:
         return method
     return replace(method, needs=method.otherwise)
 
 
 def lacking(root: Shell, method: Method) -> MethodError | None:
-    """Return why a method cannot be had of a model of another framework; None where it can."""
-    missing = [why for need, why in root.lacks.items() if Needs[need] & method.needs]
-    if not missing:
-        return None
-    return MethodError(f"'{method.name}' cannot be had of {root.words}: {missing[0]}")
+    """Return why a method cannot be had of a model of another framework; None where it can, be it in another way."""
+    missing = _missing(root, _another_way(root, method).needs)
+    return None if missing is None else MethodError(f"'{method.name}' cannot be had of {root.words}: {missing}")
+
+
+def _missing(root: Shell, needs: Needs) -> str | None:
+    """Return why a model of another framework does not give all that is needed; None where it does."""
+    return next((why for need, why in root.lacks.items() if Needs[need] & needs), None)
 
 
 def choose_methods(

@@ -39,7 +39,7 @@ def close(one: seewhy.Explanation, other: seewhy.Explanation, within: float = 1e
 SHARED = [
     entry.name
     for entry in seewhy.methods()
-    if entry.otherwise or not OnnxShell.lacks.keys() & {need.name for need in entry.needs}
+    if not OnnxShell.lacks.keys() & {need.name for need in entry.otherwise or entry.needs}
 ]
 
 

@@ -31,6 +31,7 @@ FEW: dict[str, dict[str, Any]] = {
     "rise": {"masks": 24},
     "integrated-gradients": {"steps": 6},
     "smoothgrad": {"samples": 4},
+    "auto": {"rounds": 0},
 }
 NONE_IN_PADDLE = {
     "attention", "attention-rollout", "attn-lrp", "fullgrad", "generic-attention", "gradient-rollout", "legrad", "lrp",
@@ -89,6 +90,17 @@ def test_maps_are_those_of_the_same_model_in_torch(
         return
     close(found[1], found[0])
     assert found[0].layers == found[1].layers
+
+
+def test_auto_tries_grad_cam_where_relevance_cannot_be_had(cnn: Twins, images: Tensor) -> None:
+    model, twin = (seewhy.explain(each, images[0], 2, "auto", rounds=1) for each in cnn)
+    own, theirs = (
+        {name.rpartition("parts of ")[2]: value for name, value in each.reported.items()} for each in (twin, model)
+    )
+    assert set(own) == {"contributions under masks", "contributions", "grad-cam"}
+    assert {name: own[name] for name in set(own) & set(theirs)} == pytest.approx(
+        {name: theirs[name] for name in set(own) & set(theirs)}, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
