@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,7 @@ from seewhy.maps import auto as room
 from seewhy.maps.auto import AREAS, Parts
 from seewhy.maps.held import Held
 from seewhy.recorder import Conditions, Recording, TorchRecorder
-from seewhy.targets import LogOddsTarget
+from seewhy.targets import ContrastTarget, LogOddsTarget
 from small_models import make_small_net
 
 TOLD = "alone minus without, parts of "
@@ -130,14 +133,78 @@ def test_where_relevance_ends_before_the_input_grad_cam_is_tried_instead(image: 
     why = seewhy.explain(Detaching(), image, target=1, method="auto", rounds=1)
     assert f"{TOLD}grad-cam" in why.reported
     assert f"{TOLD}relevance" not in why.reported
+    assert any("the model's derivatives do not reach its input" in note for note in why.notes)
     assert why.raw.max() > 0
 
 
-def test_a_budget_that_ends_before_the_choice_leaves_a_map(image: Tensor) -> None:
+def _failing(error: Exception) -> Callable[[Recording], Tensor]:
+    def fail(_: Recording) -> Tensor:
+        raise error
+
+    return fail
+
+
+def test_memory_that_runs_out_for_relevance_takes_no_map_away(image: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "relevance", _failing(torch.OutOfMemoryError("too much")))
+    why = seewhy.explain(make_small_net(1), image, target=1, method="auto", rounds=1)
+    assert f"{TOLD}grad-cam" in why.reported
+    assert "grad-cam stands for relevance among the maps: memory ran out" in why.notes
+    monkeypatch.setattr(room, "relevance", _failing(RuntimeError("broken")))
+    with pytest.raises(seewhy.MethodError, match="RuntimeError: broken"):
+        seewhy.explain(make_small_net(1), image, target=1, method="auto", rounds=1)
+
+
+@pytest.mark.parametrize("nothing", [0.0, 2.0, math.nan])
+def test_a_map_that_says_nothing_is_never_chosen(batch: Tensor, nothing: float) -> None:
+    """By luck it would be: the places that are taken for its highest are those of a random field."""
+    rec = recorded(make_small_net(1), batch)[0]
+    low = torch.full((3, 24, 40), nothing)
+    low[2] = torch.rand(24, 40, generator=torch.Generator().manual_seed(0))
+    found = room._chosen(rec, {f"map {at}": -recorded_map for at, recorded_map in enumerate([low[[2, 2, 2]], low])})
+    assert rec.notes_of_each[:2] == ("chosen of 2 maps: map 0",) * 2
+    assert torch.equal(found, -low[[2, 2, 2]])
+
+
+def test_a_score_that_is_no_classs_chooses_by_itself(batch: Tensor, maps: dict[str, Tensor]) -> None:
+    model = make_small_net(1)
+    recorder = TorchRecorder(model)
+    rows = [row for row in recorder.table(batch) if row.name == "first"]
+    asked = (ContrastTarget(0, 2),) * 3
+    made = recorder.record(batch, rows, lambda *_: [asked], needs=seewhy.Needs.GRADIENTS, conditions=Conditions(seed=3))
+    rec = made.at("first", 0)
+    room._chosen(rec, maps)
+    mask = maps["a"][0] >= maps["a"][0].flatten().sort(descending=True).values[round(0.05 * 960) - 1]
+    parts = Parts((Held(maps["a"]),), Held(torch.zeros_like(batch)), Held(torch.zeros_like(batch)), (0.05,), 3)
+    with torch.no_grad():
+        alone, without = (model(each[None])[0] for each in (mask * batch[0], ~mask * batch[0]))
+    expected = float((alone[0] - alone[2]) - (without[0] - without[2]))
+    assert float(room._worth(rec, parts)[0, 0]) == pytest.approx(expected, abs=0.02)
+    assert abs(expected) > 0.05
+
+
+def test_a_budget_that_ends_before_the_choice_leaves_a_map_that_was_not_chosen(image: Tensor) -> None:
     why = seewhy.explain(make_small_net(1), image, target=1, method="auto", budget=4)
     assert why.raw.max() > 0
     assert any("the budget ended the work" in note for note in why.notes)
-    assert all(np.isfinite(value) for value in why.reported.values())
+    assert any(note.startswith("which of the maps matters most is not known") for note in why.notes)
+    assert not why.reported
+    assert why.among == 1
+
+
+def test_a_budget_that_ends_within_the_choice_compares_what_was_run_of_every_map(image: Tensor) -> None:
+    why = seewhy.explain(make_small_net(1), image, target=1, method="auto", budget=7)
+    assert why.among == 3
+    assert all(np.isfinite(value) and value for value in why.reported.values())
+
+
+def test_the_test_of_a_chosen_map_counts_the_luck_of_all() -> None:
+    image = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    ask = seewhy.Explainer(trained("tag"))
+    chosen, plain = (ask(image, 1, "auto", rounds=rounds, verify=True) for rounds in (1, 0))
+    assert chosen.evidence is not None
+    assert plain.evidence is not None
+    assert "the best of 3 shuffled maps" in chosen.evidence.reason
+    assert "a shuffled map does" in plain.evidence.reason
 
 
 @pytest.mark.slow

@@ -124,6 +124,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "scaling": explanation.scaling,
         "shows": explanation.shows,
         "reported": {name: _number(value) for name, value in explanation.reported.items()},
+        "among": explanation.among,
         "view": explanation.view,
         "channel_shares": None if explanation.colours is None else explanation.channel_shares().round(6).tolist(),
         "cost": {
