@@ -98,9 +98,8 @@ def test_auto_tries_grad_cam_where_relevance_cannot_be_had(cnn: Twins, images: T
         {name.rpartition("parts of ")[2]: value for name, value in each.reported.items()} for each in (twin, model)
     )
     assert set(own) == {"contributions under masks", "contributions", "grad-cam"}
-    assert {name: own[name] for name in set(own) & set(theirs)} == pytest.approx(
-        {name: theirs[name] for name in set(own) & set(theirs)}, abs=1e-4
-    )
+    for name in ("contributions under masks", "contributions"):
+        assert own[name] == pytest.approx(theirs[name], abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "vit"])

@@ -16,6 +16,7 @@ from seewhy.maps import auto as room
 from seewhy.maps.auto import AREAS, Parts
 from seewhy.maps.held import Held
 from seewhy.recorder import Conditions, Recording, TorchRecorder
+from seewhy.render.files import as_json
 from seewhy.targets import ContrastTarget, LogOddsTarget
 from small_models import make_small_net
 
@@ -125,6 +126,7 @@ def test_what_is_told_is_what_was_chosen(at: int, batch: Tensor) -> None:
     best = max(why.reported, key=lambda name: why.reported[name])
     assert f"chosen of 3 maps: {best.removeprefix(TOLD)}" in why.notes
     assert (why.among, plain.among) == (3, 1)
+    assert as_json(why)["among"] == 3
     assert np.array_equal(why.raw, plain.raw) == (best == f"{TOLD}contributions")
 
 

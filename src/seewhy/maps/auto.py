@@ -14,7 +14,16 @@ from seewhy.images.blur import gaussian_blur
 from seewhy.maps.attn_lrp import relevance
 from seewhy.maps.gradient import grad_cam
 from seewhy.maps.held import Held
-from seewhy.maps.masked import Large, added, highest, masked_evidence, normal_ranks, of_odds, smooth_field
+from seewhy.maps.masked import (
+    Large,
+    added,
+    contributions,
+    highest,
+    masked_evidence,
+    normal_ranks,
+    of_odds,
+    smooth_field,
+)
 from seewhy.maps.registry import method
 from seewhy.recorder import Needs, Recording, Variants, is_out_of_memory
 from seewhy.targets import Subject, Target, log_odds
@@ -91,13 +100,11 @@ def auto(layers: Sequence[Recording], *, rounds: int = 3) -> Large:
     Options: rounds, how often masks are drawn for M; 0: C alone without a choice, which costs no more than Grad-CAM.
     """
     [first, *_] = layers
-    if rounds == 0:
-        return masked_evidence(layers, rounds=0)
-    maps = {
-        "contributions under masks": masked_evidence(layers, rounds=rounds),
-        "contributions": masked_evidence(layers, rounds=0),
-    }
     space = tuple(first.images.shape[2:])
+    plain = added([contributions(rec) for rec in layers], space)
+    if rounds == 0:
+        return plain
+    maps = {"contributions under masks": masked_evidence(layers, rounds=rounds), "contributions": plain}
     if (fine := _fine_relevance(first, space)) is not None:
         maps["relevance"] = fine
     else:
@@ -129,13 +136,13 @@ def _chosen(rec: Recording, maps: dict[str, Large]) -> Large:
     parts = Parts(tuple(Held(each) for each in maps.values()), shown, covered, AREAS, rec.seed)
     worth = _worth(rec, parts)
     each = torch.stack(list(maps.values()), 1)
-    says = each.flatten(2).amax(2) > each.flatten(2).amin(2)  # false also of one that is not a number
+    varies = each.flatten(2).amax(2) > each.flatten(2).amin(2)  # false also of one that is not a number
     if worth.isnan().all():
         rec.tell("which of the maps matters most is not known: this is that of contributions under masks")
         return each[:, 0]
     for name, values in zip(maps, worth.T, strict=True):
         rec.report(f"alone minus without, parts of {name}", values)
-    best = worth.where(says & worth.isfinite(), -torch.inf).argmax(1)
+    best = worth.where(varies & worth.isfinite(), -torch.inf).argmax(1)
     rec.chose(list(maps), best.tolist())
     return each[torch.arange(len(best), device=best.device), best]
 
